@@ -1,0 +1,17 @@
+"""Fixtures of all tests: where real images are, if any."""
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption("--real-data", default=None, help="folder with real images; tests of them are skipped without")
+
+
+@pytest.fixture(scope="session")
+def real_data(request) -> Path:
+    folder = request.config.getoption("--real-data")
+    if folder is None:
+        pytest.skip("needs --real-data DIR")
+    return Path(folder)
