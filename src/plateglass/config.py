@@ -155,7 +155,7 @@ class RunSettings(Section):
     batch: Annotated[int, Field(ge=1)] = 128
     workers: Annotated[int, Field(ge=1)] | None = None
     dask: DaskSettings | None = None
-    verify: Literal["sizes", "full"] = "sizes"
+    verify: Literal["tables", "sizes", "full"] = "tables"
     raw_check: Literal["mtime", "ctime"] = "mtime"
     strict: bool = False
     missing_raw: Literal["refuse", "keep"] = "refuse"
@@ -186,9 +186,10 @@ class Config(Section):
         for name in channels:
             if not NAME.fullmatch(name):
                 raise ValueError(f"channel {name!r} is no name: use letters, digits, '_' and '-'")
-        twice = [m for m in (seen := [c.match for c in channels.values()]) if seen.count(m) > 1]
-        if twice:
-            raise ValueError(f"two channels match {twice[0]!r}")
+        matches = [channel.match for channel in channels.values()]
+        for match in matches:
+            if matches.count(match) > 1:
+                raise ValueError(f"two channels match {match!r}")
         return channels
 
     @model_validator(mode="after")
