@@ -1,0 +1,102 @@
+"""What was done: one JSON-lines file per (plate, stage), appended as each well finishes.
+
+Only the job's own process writes it, and Snakemake never hears of it, so neither a kill nor a failed
+job can take it away.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def fingerprint(*parts: Any) -> str:
+    """Key of anything JSON can hold; the order of dictionaries plays no part."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write under a temporary name, then rename: readers see the old text or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+class Ledger(dict[str, dict[str, Any]]):
+    """Well → ``{parts, key, files, quarantine}``.
+
+    ``parts`` is what the well was made from (``code``, ``params``, ``in`` …), ``key`` names its
+    result for the stages after, ``files`` maps what it left (relative to the plate's results) to
+    ``[bytes, digest]``, ``quarantine`` is the reason where nothing could be computed.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            lines = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except ValueError:  # the torn last line of a killed job
+                continue
+            self._take(entry)
+
+    def add(self, well: str, **entry: Any) -> None:
+        """Append a well's line; ``gone=True`` takes the well out."""
+        entry = {"well": well, **entry}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a+b") as file:
+            torn = file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write((b"\n" if torn else b"") + json.dumps(entry).encode() + b"\n")
+        self._take(entry)
+
+    def compact(self) -> None:
+        """Rewrite with one line a well, in the wells' order."""
+        lines = (json.dumps({"well": well, **self[well]}) for well in sorted(self))
+        write_atomically(self.path, "".join(line + "\n" for line in lines))
+
+    def computed(self) -> dict[str, dict[str, Any]]:
+        """The wells that have a result: all but the quarantined ones."""
+        return {well: entry for well, entry in self.items() if not entry.get("quarantine")}
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        well = entry.pop("well")
+        if entry.get("gone"):
+            self.pop(well, None)
+        else:
+            self[well] = entry
+
+
+def todo(
+    ledger: Ledger, wants: dict[str, dict[str, Any]], damaged: Iterable[str] = ()
+) -> dict[str, str]:
+    """Wells to do and why; ``removed`` for wells the ledger knows and nobody wants.
+
+    The one rule by which a well is stale, used by the plan and by the job.
+    """
+    names = {
+        "in": "input changed",
+        "code": "the stage's code changed",
+        "params": "parameters changed",
+        "model": "the model changed",
+        "units": "plate units changed",
+        "controls": "its role changed",
+    }
+    reasons = {}
+    for well, parts in wants.items():
+        entry = ledger.get(well)
+        if entry is None:
+            reasons[well] = "new"
+        elif entry["parts"] != parts:
+            changed = [k for k in names if entry["parts"].get(k) != parts.get(k)]
+            reasons[well] = ", ".join(names[k] for k in changed)
+    reasons |= {well: "stored result is damaged" for well in damaged if well in wants}
+    reasons |= {well: "removed" for well in ledger.keys() - wants.keys()}
+    return reasons

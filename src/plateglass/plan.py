@@ -1,0 +1,287 @@
+"""What is stale: made once, in Snakemake's main process, by reading alone.
+
+Each (plate, stage) has a marker whose *name* holds the key of all it depends on:
+``done/<plate>.<stage>.<key>.<repairs>``. "Must it run" is "is that file absent"; no times are
+compared. Inside a job the ledger decides by content (see jobs.py), so a marker that is asked for
+without need costs a look and computes nothing.
+"""
+
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from plateglass.errors import PlateglassError, UserError
+from plateglass.ledger import Ledger, digest, fingerprint, todo
+from plateglass.project import Project, signatures
+from plateglass.stages import SCREEN, STAGES
+
+PLATE_TABLES = ("cells", "sites", "wells", "wells_normalized")
+
+
+def marker(project: Project, plate: str, stage: str, key: str) -> Path:
+    return project.state / "done" / f"{plate}.{stage}.{key}"
+
+
+class Plan:
+    """Keys of all markers, and per (plate, stage) to run the wells and the reasons.
+
+    Attributes
+    ----------
+    keys : (plate, stage) → ``<key>.<repairs>``
+    reasons : (plate, stage) → {well: reason}, for those that must run
+    refused : plate → why nothing of it is touched; the other plates run, the exit code is not 0
+    notes : sentences for the user that stop nothing
+
+    Raises
+    ------
+    UserError
+        Settings, sheets or a plate never seen before cannot be followed: no job starts.
+    """
+
+    def __init__(self, project: Project):
+        self.project = project
+        self.keys: dict[tuple[str, str], str] = {}
+        self.reasons: dict[tuple[str, str], dict[str, str]] = {}
+        self.refused: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.raw: dict[str, dict[str, str]] = {}
+        self._have = self._markers()
+        self._scan()
+        self._check_model()
+        self._make()
+
+    # ------------------------------------------------------------------ the raw plates
+    def _scan(self) -> None:
+        from plateglass.layouts import listing
+
+        config, problems = self.project.config, []
+        for name in self.project.names:
+            known = {
+                well: entry["parts"]["in"]
+                for well, entry in self.project.ledger("ingest", name).items()
+            }
+            try:
+                found = listing(self.project.plate(name), config)
+                now = signatures(found)
+                self._demo(name)
+            except PlateglassError as error:
+                if not known:
+                    problems.append(str(error))
+                elif config.run.missing_raw == "keep":
+                    self.raw[name] = known
+                else:
+                    self.raw[name], self.refused[name] = known, str(error)
+                continue
+            gone = known.keys() - now.keys()
+            if known and 2 * len(gone) > len(known) and name not in config.run.accept_removed:
+                self.raw[name] = known
+                if config.run.missing_raw != "keep":
+                    self.refused[name] = (
+                        f"plate {name}: {len(gone)} of {len(known)} known wells have no image in "
+                        f"{self.project.plate(name).path}; nothing was touched. Mend the folder, or "
+                        f"set run.missing_raw: keep, or run.accept_removed: [{name}]"
+                    )
+                continue
+            self.raw[name] = now
+            if absent := sorted(self.project.maps[name].keys() - now.keys()):
+                self.notes.append(
+                    f"plate {name}: the platemap names {len(absent)} well(s) without images: "
+                    f"{_some(absent)}"
+                )
+        if problems:
+            raise UserError("\n".join(problems))
+
+    def _demo(self, name: str) -> None:
+        """Demo plates are rendered by a job of their own where a file is missing."""
+        plate = self.project.plate(name)
+        if plate.layout != "demo":
+            return
+        from plateglass.layouts.demo import missing
+
+        key = fingerprint("demo", name)
+        absent = missing(plate)
+        repairs = self._have[name, "demo"].get(key)
+        run = repairs is None or bool(absent)
+        self.keys[name, "demo"] = f"{key}.{0 if repairs is None else repairs + bool(absent)}"
+        if run:
+            self.reasons[name, "demo"] = {f"{len(absent)} files": "to render"}
+
+    def _check_model(self) -> None:
+        from plateglass.models.nuclei import check
+
+        check(self.project.config.segment.nuclei.model)
+
+    # ------------------------------------------------------------------ keys
+    def _make(self) -> None:
+        project, own, raw = self.project, self.project.own, self.raw
+        train_key, retrain = None, False
+        if project.trains:
+            rows: list[Any] = []
+            for plate in project.training_plates():
+                wells = [
+                    (well, label, raw[plate].get(well))
+                    for well, label in sorted(project.classed(plate).items())
+                ]
+                units = [(w, raw[plate][w]) for w in project.units_wells(plate, raw[plate])]
+                rows.append((plate, wells, units))
+            train_key = fingerprint(
+                rows, own("ingest"), own("segment"), own("train"), project.config.positive
+            )
+            retrain = self._ask("train", SCREEN, train_key)
+            if retrain:
+                self.reasons[SCREEN, "train"] = {"": "training wells or settings changed"}
+                if not (project.model_dir / "model.json").exists():
+                    self.reasons[SCREEN, "train"] = {"": "new"}
+        elif project.has_model:
+            train_key = project.model_key()
+        last: dict[str, str] = {}
+        for plate in project.names:
+            last[plate] = self._plate(plate, train_key, retrain)
+        tables = fingerprint(last, own("aggregate"))
+        self._ask_whole("aggregate", SCREEN, tables, "tables of a plate changed")
+        shown = fingerprint(tables, own("report"), train_key, sorted(project.training_plates()))
+        self._ask_whole("report", SCREEN, shown, "tables or settings changed")
+        for plate in self.refused:
+            for stage in ("demo", *STAGES):
+                self.keys.pop((plate, stage), None)
+                self.reasons.pop((plate, stage), None)
+
+    def _plate(self, plate: str, train_key: str | None, retrain: bool) -> str:
+        """Keys of one plate's stages; returns its tables' key."""
+        project, own = self.project, self.project.own
+        raw = self.raw[plate]
+        key = fingerprint(sorted(raw.items()))
+        pending: dict[str, str] = {}
+        for stage in ("ingest", "segment", "features", "attribute"):
+            if stage == "attribute" and not project.has_model:
+                continue
+            extra: Any = None
+            if stage == "features":
+                units = project.units_wells(plate, raw)
+                extra = [train_key, units, sorted(project.classed(plate))]
+            key = fingerprint(stage, key, own(stage), extra)
+            if self._ask(stage, plate, key):
+                pending = self._explain(stage, plate, pending, retrain)
+                self.reasons[plate, stage] = pending
+            else:
+                pending = {}
+        key = fingerprint(key, own("aggregate"), sorted(project.maps[plate].items()))
+        self._ask_whole("aggregate", plate, key, "wells or the platemap changed")
+        shown = fingerprint(key, own("report"), train_key)
+        self._ask_whole("report", plate, shown, "tables or settings changed")
+        return key
+
+    def _ask_whole(self, stage: str, plate: str, key: str, reason: str) -> None:
+        seen = bool(self._have[plate, stage])
+        if self._ask(stage, plate, key):
+            self.reasons[plate, stage] = {"": reason if seen else "new"}
+
+    def _ask(self, stage: str, plate: str, key: str) -> bool:
+        """Note the marker that must exist; True if the job has to run.
+
+        Damage asks for the same key with one more repair: a name that does not exist yet, and that
+        no later plan forgets.
+        """
+        repairs = self._have[plate, stage].get(key)
+        run = repairs is None
+        if repairs is not None and not self._intact(stage, plate, f"{key}.{repairs}"):
+            repairs, run = repairs + 1, True
+        self.keys[plate, stage] = f"{key}.{repairs or 0}"
+        return run
+
+    def _markers(self) -> dict[tuple[str, str], dict[str, int]]:
+        found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+        folder = self.project.state / "done"
+        if folder.is_dir():
+            for name in os.listdir(folder):
+                match name.split("."):
+                    case [plate, stage, key, repairs] if repairs.isdigit():
+                        found[plate, stage][key] = int(repairs)
+        return found
+
+    def _intact(self, stage: str, plate: str, key: str) -> bool:
+        """Whether what the marker says the job left is still there (``run.verify`` says how close).
+
+        Always: tables, reports, model files and store roots by size. ``sizes``: every file of every
+        well too. ``full``: their bytes.
+        """
+        verify = self.project.config.run.verify
+        try:
+            left = json.loads(marker(self.project, plate, stage, key).read_text())
+            for name, size in left.items():
+                if os.stat(self.project.config.results / name).st_size != size:
+                    return False
+        except (OSError, ValueError):
+            return False
+        if not STAGES[stage].wells:
+            return True
+        ledger = self.project.ledger(stage, plate)
+        parts = self.project.state / "parts" / plate / stage
+        have = set(os.listdir(parts)) if parts.is_dir() else set()
+        if any(f"{well}.parquet" not in have for well in ledger.computed()):
+            return False
+        return verify == "tables" or not damaged(
+            ledger, self.project.config.results / plate, full=verify == "full"
+        )
+
+    # ------------------------------------------------------------------ reasons
+    def _explain(
+        self, stage: str, plate: str, pending: dict[str, str], retrain: bool
+    ) -> dict[str, str]:
+        """Wells to do and why, as far as can be known before the stages in front have run."""
+        project, ledger = self.project, self.project.ledger(stage, plate)
+        lost = damaged(ledger, project.config.results / plate)
+        if stage == "ingest":
+            return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost)
+        known = project.wants(stage, plate)
+        for well, reason in pending.items():
+            if reason != "removed" and well not in known:
+                known[well] = {}
+        reasons = todo(ledger, known, lost)
+        for well, reason in pending.items():
+            if reason == "removed":
+                reasons[well] = "removed"
+            elif "damaged" not in reason or well not in ledger:
+                reasons[well] = reason if well not in ledger else f"{STAGES[stage].after}: {reason}"
+        if retrain and stage in ("features", "attribute"):
+            for well in ledger.keys() | known.keys():
+                reasons.setdefault(well, "the model is trained anew")
+        return reasons
+
+    def why(self, plate: str, stage: str) -> str:
+        """One phrase for a job's message: how many wells, for which reason."""
+        by_reason = defaultdict(list)
+        for well, reason in self.reasons.get((plate, stage), {}).items():
+            by_reason[reason].append(well)
+        phrases = []
+        for reason, wells in sorted(by_reason.items()):
+            if wells == [""]:
+                phrases.append(reason)
+            elif stage == "demo":
+                phrases.append(f"{wells[0]} {reason}")
+            else:
+                noun = "well" if len(wells) == 1 else "wells"
+                phrases.append(f"{len(wells)} {noun} {reason} ({_some(sorted(wells))})")
+        return "; ".join(phrases) or "looking whether anything changed"
+
+
+def damaged(ledger: Ledger, plate_dir: Path, full: bool = False) -> set[str]:
+    """Wells of which a file is absent or has another size (``full``: other bytes) than it left."""
+    wells = set()
+    for well, entry in ledger.items():
+        for name, (size, content) in (entry.get("files") or {}).items():
+            path = plate_dir / name
+            try:
+                whole = digest(path) == (size, content) if full else path.stat().st_size == size
+            except OSError:
+                whole = False
+            if not whole:
+                wells.add(well)
+                break
+    return wells
+
+
+def _some(names: list[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

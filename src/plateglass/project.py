@@ -1,0 +1,216 @@
+"""A run's settings, sheet and platemaps, and what each well is to be made from."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plateglass import plates
+from plateglass.config import Config
+from plateglass.errors import DataError, UserError
+from plateglass.ledger import Ledger, fingerprint
+from plateglass.stages import SCREEN, STAGES
+
+UNITS_WELLS = 24  # where a plate has no negative controls; METHODS: chosen by a hash, then kept
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the user wrote, validated and joined; reads the state on disk, writes nothing."""
+
+    config: Config
+    sheet: tuple[plates.Plate, ...]
+    maps: dict[str, dict[str, dict[str, str]]]
+    _own: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, config: Config) -> "Project":
+        """Read the sheet and the platemaps; refuses what no job could mend (``UserError``)."""
+        sheet = plates.read_sheet(config)
+        project = cls(config, sheet, {p.name: plates.read_platemap(p, config) for p in sheet})
+        project._check_training()
+        return project
+
+    # ------------------------------------------------------------------ who is who
+    @property
+    def state(self) -> Path:
+        return self.config.results / ".plateglass"
+
+    @property
+    def names(self) -> list[str]:
+        """The plates' names, sorted: the sheet's order changes no result."""
+        return sorted(plate.name for plate in self.sheet)
+
+    def plate(self, name: str) -> plates.Plate:
+        return next(plate for plate in self.sheet if plate.name == name)
+
+    def labels(self, plate: str) -> dict[str, str]:
+        """Label by well, where the platemap gives one."""
+        column = self.config.platemap.label
+        return {well: row[column] for well, row in self.maps[plate].items() if row[column]}
+
+    def training_plates(self) -> list[str]:
+        """The plates of ``train: yes`` that have training wells."""
+        return [p for p in self.names if self.plate(p).train and self.classed(p)]
+
+    def classed(self, plate: str) -> dict[str, str]:
+        """Label by well, for the wells whose label is one of ``train.classes``."""
+        classes = self.config.train.classes
+        return {w: label for w, label in self.labels(plate).items() if label in classes}
+
+    @property
+    def trains(self) -> bool:
+        return self.config.train.model is None and bool(self.training_plates())
+
+    @property
+    def has_model(self) -> bool:
+        """Whether networks are applied; without, classical features alone are computed."""
+        return self.config.train.model is not None or self.trains
+
+    @property
+    def model_dir(self) -> Path:
+        return self.config.train.model or self.config.results / "screen" / "model"
+
+    def why_no_model(self) -> str:
+        """The sentence that reports print where no network was applied."""
+        if not self.config.train.classes:
+            return "The settings name no train.classes, so no network was trained."
+        return "No plate of the sheet says train: yes, so no network was trained."
+
+    def model_key(self) -> str | None:
+        """Key of the model on disk; None where there is none."""
+        try:
+            return json.loads((self.model_dir / "model.json").read_text())["key"]
+        except (FileNotFoundError, KeyError, ValueError):
+            return None
+
+    # ------------------------------------------------------------------ plate units
+    def units_wells(self, plate: str, wells: Iterable[str]) -> list[str]:
+        """The wells that a plate's units are made from, of those in ``wells``.
+
+        The negative controls; without any, 24 wells chosen by a hash of their names, frozen in
+        ``units/<plate>.json`` by the first job that used them.
+        """
+        wells = set(wells)
+        negative = self.config.platemap.negative
+        controls = sorted(w for w, lab in self.labels(plate).items() if lab == negative)
+        if controls := [w for w in controls if w in wells]:
+            return controls
+        try:
+            frozen = json.loads((self.state / "units" / f"{plate}.json").read_text())["wells"]
+        except (FileNotFoundError, KeyError, ValueError):
+            frozen = []
+        kept = [well for well in frozen if well in wells]
+        if kept and len(kept) == len(frozen):
+            return kept
+        return sorted(sorted(wells, key=lambda w: fingerprint("units", w))[:UNITS_WELLS])
+
+    def units_key(self, plate: str) -> str:
+        """Content key of a plate's units: the wells' names and what ingest made of them."""
+        ingest = self.ledger("ingest", plate).computed()
+        return fingerprint([(w, ingest[w]["key"]) for w in self.units_wells(plate, ingest)])
+
+    # ------------------------------------------------------------------ what results are made from
+    def own(self, stage: str) -> dict[str, Any]:
+        """What of code and settings a stage's results depend on: its version and its section."""
+        if stage not in self._own:
+            section = getattr(self.config, stage).model_dump(mode="json")
+            if stage == "ingest":
+                section["channels"] = {k: c.match for k, c in self.config.channels.items()}
+            elif stage == "segment":
+                from plateglass.models.nuclei import content_key
+
+                section["nuclei"]["model"] = content_key(self.config.segment.nuclei.model)
+            elif stage == "train":
+                section.pop("model")
+            elif stage == "aggregate":
+                section["platemap"] = self.config.platemap.model_dump()
+            self._own[stage] = {"code": STAGES[stage].version, "params": fingerprint(section)}
+        return self._own[stage]
+
+    def ledger(self, stage: str, plate: str) -> Ledger:
+        return Ledger(self.state / "ledger" / f"{plate}.{stage}.jsonl")
+
+    def wants(self, stage: str, plate: str, raw: dict[str, str] | None = None) -> dict[str, dict]:
+        """Well → the parts its result is to be made from, by the ledger of the stage before.
+
+        ``raw`` is needed for ingest: signature of each well's files.
+        """
+        own = self.own(stage)
+        if stage == "ingest":
+            if raw is None:
+                raise ValueError("ingest is made from the raw listing")
+            return {well: {**own, "in": signature} for well, signature in raw.items()}
+        if stage in ("features", "attribute"):
+            own = {**own, "model": self.model_key() if self.has_model else None}
+        before = self.ledger(STAGES[stage].after or "", plate).computed()
+        wants = {well: {**own, "in": entry["key"]} for well, entry in before.items()}
+        if stage == "features":
+            units, classed = self.units_key(plate), self.classed(plate)
+            for well, parts in wants.items():
+                parts |= {"units": units, "controls": well in classed}
+        return wants
+
+    def train_key(self) -> str:
+        """Content key of the model that the training wells as they are would give."""
+        rows = []
+        for plate in self.training_plates():
+            segmented = self.ledger("segment", plate).computed()
+            rows.append((plate, self.units_key(plate)))
+            for well, label in sorted(self.classed(plate).items()):
+                if well in segmented:
+                    rows.append((plate, well, label, segmented[well]["key"]))
+        return fingerprint("train", rows, self.own("train"), self.config.positive)
+
+    def provenance(self) -> dict[str, Any]:
+        """What tables, stores and reports say of their making."""
+        from plateglass import __version__
+
+        return {
+            "plateglass": __version__,
+            "config": self.config.model_dump(mode="json", exclude={"run", "results", "plates"}),
+            "stages": {stage.name: stage.version for stage in STAGES.values()},
+            "model": self.model_key() if self.has_model else None,
+        }
+
+    def _check_training(self) -> None:
+        config = self.config
+        if config.train.model is not None:
+            if self.model_key() is None:
+                raise UserError(
+                    f"train.model: {config.train.model} holds no model.json; "
+                    "give the folder that a run wrote to results/screen/model"
+                )
+            return
+        trained = [p for p in self.names if self.plate(p).train]
+        if not trained or not config.train.classes:
+            return
+        for plate in trained:
+            if self.plate(plate).platemap is None:
+                raise UserError(
+                    f"plate {plate}: train is yes, but {config.plates} gives it no platemap"
+                )
+        for label in config.train.classes:
+            wells = [f"{p}:{w}" for p in trained for w, x in self.labels(p).items() if x == label]
+            if len(wells) < 2:
+                seen = sorted({x for p in trained for x in self.labels(p).values()})
+                raise UserError(
+                    f"train.classes: {label!r} has {len(wells)} training well(s), 2 are needed to "
+                    f"hold wells out; labels in column {config.platemap.label!r} of the training "
+                    f"plates: {', '.join(seen) or 'none'}"
+                )
+
+
+def signatures(listing: Any) -> dict[str, str]:
+    """Well → fingerprint of its files' names, sizes and times; no path, so a move is no change."""
+    return {well: fingerprint(sorted(files)) for well, files in listing.wells.items()}
+
+
+def check_identifiers(plate: str) -> str:
+    """A plate's name as a job got it from the command line; guards paths made from it."""
+    from plateglass.config import NAME
+
+    if plate != SCREEN and not NAME.fullmatch(plate):
+        raise DataError(f"{plate!r} is no plate's name")
+    return plate

@@ -1,0 +1,189 @@
+"""A job as its stage sees it, and Dask over its wells."""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plateglass.errors import DataError
+from plateglass.ledger import write_atomically
+
+if TYPE_CHECKING:
+    from plateglass.config import Config
+    from plateglass.plates import Plate
+
+CLUSTER_FROM = 5  # starting worker processes costs seconds: fewer wells than this run in the job
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage of one plate (or of the screen). Picklable: workers get a copy.
+
+    ``known`` maps the wells already in the ledger to their content keys, ``model`` is the model's
+    key where there is one, ``roles`` maps each labelled well to its label.
+    """
+
+    stage: str
+    plate: str
+    config: "Config"
+    sheet: "tuple[Plate, ...]"
+    key: str = ""
+    threads: int = 1
+    model: str | None = None
+    known: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def results(self) -> Path:
+        return self.config.results
+
+    @property
+    def state(self) -> Path:
+        """What the engine keeps beside the results, and moves with them."""
+        return self.results / ".plateglass"
+
+    @property
+    def plate_dir(self) -> Path:
+        return self.results / self.plate
+
+    @property
+    def store(self) -> Path:
+        return self.plate_dir / "plate.zarr"
+
+    @property
+    def model_dir(self) -> Path:
+        """The model to apply: the screen's own, or the one that ``train.model`` names."""
+        return self.config.train.model or self.results / "screen" / "model"
+
+    @property
+    def entry(self) -> "Plate":
+        return next(plate for plate in self.sheet if plate.name == self.plate)
+
+    def of(self, plate: str) -> "Job":
+        """The same job's view of another plate (train reads all training plates)."""
+        from dataclasses import replace
+
+        return replace(self, plate=plate)
+
+    def part(self, stage: str, well: str) -> Path:
+        """Where a stage keeps a well's rows until the plate's tables are assembled."""
+        return self.state / "parts" / self.plate / stage / f"{well}.parquet"
+
+    def progress(self, done: int, total: int, unit: str = "wells") -> None:
+        """Tell the terminal that watches; see the logger plugin. At most every fifth of a second."""
+        path = self.state / "progress" / f"{self.plate}.{self.stage}"
+        now = time.time()
+        start, last = _clock.setdefault(path, (now, 0.0))
+        if now - last > 0.2 or done == total:
+            _clock[path] = (start, now)
+            write_atomically(path, f"{done} {total} {unit} {start}")
+
+
+_clock: dict[Path, tuple[float, float]] = {}
+
+
+@dataclass
+class Result:
+    """What became of a well.
+
+    ``content`` replaces the input in the well's key where pixels decide (ingest); ``files`` are the
+    paths it left; ``counts`` are figures for the log, such as planes read; ``quarantine`` is the
+    reason why there is no result.
+    """
+
+    well: str
+    content: str | None = None
+    quarantine: str | None = None
+    files: Sequence[Path] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    stored: dict[str, tuple[int, str]] | None = None
+
+    def sign(self, plate_dir: Path) -> "Result":
+        """Fill ``stored``: path relative to the plate's results → (bytes, digest)."""
+        if self.stored is None:
+            self.stored = {os.path.relpath(path, plate_dir): digest(path) for path in self.files}
+        return self
+
+
+def digest(path: Path) -> tuple[int, str]:
+    """Size and digest of a file's bytes."""
+    with path.open("rb") as file:
+        key = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+        return file.tell(), key
+
+
+def each(
+    job: Job, function: Callable[..., Result], wells: Sequence[str], **given: Any
+) -> Iterator[Result]:
+    """``function(job, well, **given)`` for each well, results as they finish.
+
+    In as many worker processes as the job has threads, in this process where that is one or the
+    wells are few. A ``DataError`` quarantines its well; any other error ends the job, after the
+    wells under way have been handed over.
+    """
+    if job.config.run.dask is None and (job.threads < 2 or len(wells) < CLUSTER_FROM):
+        for well in wells:
+            yield _attempt(function, job, well, given)
+        return
+    with client(job) as dask:
+        yield from _spread(dask, function, job, wells, given)
+
+
+@contextlib.contextmanager
+def client(job: Job) -> Iterator[Any]:
+    """A Dask client: of the running cluster that ``run.dask`` names, else of this job's workers."""
+    from distributed import Client, LocalCluster
+
+    if job.config.run.dask is not None:
+        with Client(job.config.run.dask.scheduler, set_as_default=False) as found:
+            yield found
+        return
+    workers = job.config.run.workers or job.threads
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,
+            silence_logs=40,
+            local_directory=str(job.state / "dask"),
+        ) as cluster,
+        Client(cluster, set_as_default=False) as own,
+    ):
+        yield own
+
+
+def _spread(
+    dask: Any, function: Callable[..., Result], job: Job, wells: Sequence[str], given: dict
+) -> Iterator[Result]:
+    """Keep a window of wells under way, so that a plate of any size needs the same memory."""
+    from distributed import as_completed
+
+    waiting = iter(wells)
+    window = 2 * max(1, sum(dask.nthreads().values()))
+
+    def submit(well: str) -> Any:
+        return dask.submit(_attempt, function, job, well, given, pure=False)
+
+    pool = as_completed([submit(w) for _, w in zip(range(window), waiting)], with_results=False)
+    failure: BaseException | None = None
+    for future in pool:
+        if (error := future.exception()) is not None:
+            failure = failure or error
+        else:
+            yield future.result()
+        if failure is None and (well := next(waiting, None)) is not None:
+            pool.add(submit(well))
+    if failure is not None:
+        raise failure
+
+
+def _attempt(function: Callable[..., Result], job: Job, well: str, given: dict) -> Result:
+    try:
+        return function(job, well, **given).sign(job.plate_dir)
+    except DataError as error:
+        return Result(well, quarantine=str(error), stored={})
