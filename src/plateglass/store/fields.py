@@ -1,0 +1,198 @@
+"""Writing and reading plates, wells, fields and labels.
+
+A field, and a label, is written under a dotted sibling name and renamed: a killed worker leaves
+nothing that is taken for whole. A well's zarr.json is written after its fields.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plateglass.store import metadata
+from plateglass.store.places import (
+    attributes,
+    discard,
+    field_dir,
+    label_dir,
+    split,
+    sweep,
+    well_dir,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def write_plate(
+    root: Path, wells: dict[str, int], channels: list[str], name: str, note: dict | None = None
+) -> None:
+    """Write the plate's and its rows' metadata.
+
+    wells: well → number of fields, of the wells that are there; note: what else is kept under
+    `plateglass` (version, settings). A plate without wells gets no metadata.
+    """
+    root = Path(root)
+    if not wells:
+        (root / "zarr.json").unlink(missing_ok=True)
+        return
+    for row in sorted({split(well)[0] for well in wells}):
+        metadata.write_group(root / row, {})
+    ome = metadata.plate(wells, name, metadata.geometry(list(wells)))
+    metadata.write_group(root, {"ome": ome, "plateglass": {"channels": channels, **(note or {})}})
+
+
+def write_well(root: Path, well: str, sites: Iterable[int]) -> None:
+    """Write a well's metadata once its fields are there, and drop fields beyond them.
+
+    sites: the source's site number of field 0, 1, …
+    """
+    root, sites = Path(root), list(sites)
+    folder = well_dir(root, well)
+    metadata.write_group(root / split(well)[0], {})
+    metadata.write_group(folder, {"ome": metadata.well(len(sites)), "plateglass": {"sites": sites}})
+    sweep(folder)
+    for entry in list(folder.iterdir()):
+        if entry.name.isdecimal() and int(entry.name) >= len(sites):
+            discard(entry)
+
+
+def write_field(
+    root: Path,
+    well: str,
+    field: int,
+    image: "np.ndarray",
+    pixel_size_um: float,
+    channels: list[str],
+    windows: dict[str, tuple[float, float]] | None = None,
+    z_step_um: float = 1.0,
+    keep_labels: bool = False,
+) -> None:
+    """Write a field and its pyramid, in place of what was there.
+
+    image: (c, z, y, x) uint8 or uint16, the channels in the order of `channels`. windows: channel →
+    (start, end) to show; by default the field's own 1st and 99.9th percentile. With keep_labels
+    the labels of the field before stay (the pixels are the same, a shard was lost), else they go.
+    """
+    import numpy as np
+
+    from plateglass.store import arrays
+
+    if image.ndim != 4 or image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"a field is (c, z, y, x) uint8 or uint16, not {image.shape} {image.dtype}"
+        )
+    if len(channels) != len(image):
+        raise ValueError(f"{len(image)} planes for the channels {channels}")
+    root = Path(root)
+    folder = field_dir(root, well, field)
+    metadata.write_group(root / split(well)[0], {})
+    fresh = _fresh(folder)
+    pyramid = arrays.mean_pyramid(image)
+    for level, array in enumerate(pyramid):
+        arrays.write(fresh / str(level), array, "czyx")
+    if windows is None:
+        low, high = np.percentile(pyramid[-1], (1, 99.9), axis=(1, 2, 3))
+        windows = {
+            channel: (int(low[i]), max(int(low[i]) + 1, int(np.ceil(high[i]))))
+            for i, channel in enumerate(channels)
+        }
+    limit = int(np.iinfo(image.dtype).max)
+    omero = metadata.omero(channels, windows, limit, image.shape[1])
+    name = f"{well}/{field}"
+    metadata.write_image(fresh, metadata.image(name, len(pyramid), pixel_size_um, z_step_um, omero))
+    if keep_labels and (folder / "labels").exists():
+        (folder / "labels").rename(fresh / "labels")
+    _place(fresh, folder)
+
+
+def set_windows(root: Path, well: str, windows: dict[str, tuple[float, float]]) -> None:
+    """Give all fields of a well these display windows (channel → start, end); pixels stay."""
+    folder = well_dir(root, well)
+    for entry in attributes(folder)["ome"]["well"]["images"]:
+        image = folder / entry["path"]
+        ome = attributes(image)["ome"]
+        for channel in ome["omero"]["channels"]:
+            start, end = windows[channel["label"]]
+            channel["window"].update(start=start, end=end)
+        metadata.write_image(image, ome)
+
+
+def read_field(
+    root: Path, well: str, field: int, level: int = 0, channel: int | None = None
+) -> "np.ndarray":
+    """A field (c, z, y, x), or one channel of it by its number (z, y, x). DataError if damaged."""
+    from plateglass.store import arrays
+
+    part = () if channel is None else (channel,)
+    return arrays.read(field_dir(Path(root), well, field) / str(level), part)
+
+
+def write_labels(root: Path, well: str, field: int, name: str, labels: "np.ndarray") -> None:
+    """Write a label image (z, y, x) of the field's shape, as int32 with the image's levels."""
+    import numpy as np
+
+    from plateglass.store import arrays
+
+    if not (name.isascii() and name.isalnum()):
+        raise ValueError(f"the label {name!r}: OME-Zarr takes letters and digits only")
+    root = Path(root)
+    image = field_dir(root, well, field)
+    ome = attributes(image)["ome"]["multiscales"][0]
+    shape = arrays.shape(image / "0")
+    if labels.shape != shape[1:] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels {labels.shape} {labels.dtype} of a field {shape}")
+    scale = ome["datasets"][0]["coordinateTransformations"][0]["scale"]
+    folder = label_dir(root, well, field, name)
+    fresh = _fresh(folder)
+    pyramid = arrays.nearest_pyramid(labels.astype(np.int32, copy=False))
+    for level, array in enumerate(pyramid):
+        arrays.write(fresh / str(level), array, "zyx")
+    metadata.write_group(fresh, {"ome": metadata.label(name, len(pyramid), scale[2], scale[1])})
+    _place(fresh, folder)
+    _list_labels(folder.parent)
+
+
+def read_labels(root: Path, well: str, field: int, name: str, level: int = 0) -> "np.ndarray":
+    """A label image, int32 (z, y, x). DataError if it is missing or damaged."""
+    from plateglass.store import arrays
+
+    return arrays.read(label_dir(Path(root), well, field, name) / str(level))
+
+
+def remove_labels(root: Path, well: str, name: str) -> None:
+    """Delete one label in all fields of a well; nothing where there is none."""
+    folder = well_dir(Path(root), well)
+    for field in sorted(folder.glob("[0-9]*")) if folder.exists() else []:
+        labels = field / "labels"
+        if (labels / name).exists():
+            discard(labels / name)
+            _list_labels(labels)
+
+
+def _list_labels(labels: Path) -> None:
+    names = sorted(path.parent.name for path in labels.glob("[!.]*/zarr.json"))
+    if names:
+        metadata.write_group(labels, {"ome": {"version": metadata.VERSION, "labels": names}})
+    else:
+        shutil.rmtree(labels)
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty dotted sibling of `folder` to write to."""
+    fresh = folder.with_name(f".new-{folder.name}-{os.getpid()}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    return fresh
+
+
+def _place(fresh: Path, folder: Path) -> None:
+    """Rename `fresh` to `folder`; what was there goes."""
+    if folder.exists():
+        gone = folder.with_name(f".gone-{folder.name}-{os.getpid()}")
+        folder.rename(gone)
+        fresh.rename(folder)
+        shutil.rmtree(gone)
+    else:
+        fresh.rename(folder)

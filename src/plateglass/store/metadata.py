@@ -1,0 +1,195 @@
+"""The JSON of OME-Zarr 0.5: what stands in each group's attributes. Standard library only."""
+
+import json
+import os
+from pathlib import Path
+
+from plateglass.store.places import attributes, field_dir, row_number, split
+
+VERSION = "0.5"
+AXES = {
+    "c": {"name": "c", "type": "channel"},
+    "z": {"name": "z", "type": "space", "unit": "micrometer"},
+    "y": {"name": "y", "type": "space", "unit": "micrometer"},
+    "x": {"name": "x", "type": "space", "unit": "micrometer"},
+}
+# Bright enough on black; a dye's usual colour where the channel's name tells it, else in turn.
+_COLOURS = {
+    "dna": "3E8EFF", "dapi": "3E8EFF", "hoechst": "3E8EFF", "nuc": "3E8EFF", "draq": "3E8EFF",
+    "gfp": "00E05A", "fitc": "00E05A", "er": "00E05A", "488": "00E05A",
+    "rna": "FFD400", "yfp": "FFD400", "agp": "FF8C00", "actin": "FF8C00",
+    "mito": "FF3B3B", "rfp": "FF3B3B", "tritc": "FF3B3B", "568": "FF8C00", "cy5": "FF4FD8",
+    "brightfield": "FFFFFF", "phase": "FFFFFF",
+}  # fmt: skip
+_IN_TURN = ("00E05A", "FF4FD8", "FFD400", "3EE0FF", "FF8C00", "FF3B3B", "FFFFFF")
+_BLOCK = 4096
+_METHODS = {
+    "mean": "each level is the rounded mean of 2 x 2 pixels of the one before",
+    "nearest": "each level is every second pixel of the one before",
+}
+
+
+def write_group(folder: Path, attributes: dict, block: int = 1) -> None:
+    """Write a Zarr 3 group's zarr.json whole or not at all; nothing where it stands already.
+
+    With `block` the text is filled up with blanks to a multiple of it.
+    """
+    text = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1)
+    text = text.ljust(-(-len(text) // block) * block - 1) + "\n"
+    path = folder / "zarr.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.read_text() == text:
+        return
+    fresh = folder / f".zarr.json-{os.getpid()}"
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def plate(wells: dict[str, int], name: str, geometry: tuple[int, int]) -> dict:
+    """`ome` of a plate. wells: well → number of fields; geometry: rows, columns of the plate."""
+    rows = [_row_name(number) for number in range(geometry[0])]
+    places = []
+    for well in sorted(wells, key=lambda well: (row_number(split(well)[0]), int(split(well)[1]))):
+        row, column = split(well)
+        places.append(
+            {
+                "path": f"{row}/{column}",
+                "rowIndex": row_number(row),
+                "columnIndex": int(column) - 1,
+            }
+        )
+    return {
+        "version": VERSION,
+        "plate": {
+            "version": VERSION,
+            "name": name,
+            "rows": [{"name": row} for row in rows],
+            "columns": [{"name": str(column + 1)} for column in range(geometry[1])],
+            "acquisitions": [{"id": 0, "name": name, "maximumfieldcount": max(wells.values())}],
+            "wells": places,
+            "field_count": max(wells.values()),
+        },
+    }
+
+
+def geometry(wells: list[str]) -> tuple[int, int]:
+    """Rows and columns of the smallest usual plate (6 to 1,536 wells) that has all the wells."""
+    rows = max(row_number(split(well)[0]) for well in wells) + 1
+    columns = max(int(split(well)[1]) for well in wells)
+    for size in ((2, 3), (3, 4), (4, 6), (6, 8), (8, 12), (16, 24), (32, 48)):
+        if rows <= size[0] and columns <= size[1]:
+            return size
+    return rows, columns
+
+
+def well(fields: int) -> dict:
+    """`ome` of a well with this many fields."""
+    images = [{"path": str(field), "acquisition": 0} for field in range(fields)]
+    return {"version": VERSION, "well": {"version": VERSION, "images": images}}
+
+
+def multiscales(
+    name: str, axes: str, levels: int, pixel_size_um: float, z_step_um: float, method: str
+) -> list:
+    """`multiscales` of a pyramid halved in y and x; the centre of a coarse pixel is its four's.
+
+    method: how a level is made from the one before (`mean`, `nearest`).
+    """
+    datasets = []
+    for level in range(levels):
+        factor = 2**level
+        size = {"c": 1.0, "z": z_step_um, "y": pixel_size_um * factor, "x": pixel_size_um * factor}
+        shift = {"c": 0.0, "z": 0.0, "y": 0.0, "x": 0.0}
+        shift["y"] = shift["x"] = pixel_size_um * (factor - 1) / 2
+        transformations = [{"type": "scale", "scale": [size[axis] for axis in axes]}]
+        if level:
+            transformations.append(
+                {"type": "translation", "translation": [shift[axis] for axis in axes]}
+            )
+        datasets.append({"path": str(level), "coordinateTransformations": transformations})
+    return [
+        {
+            "name": name,
+            "type": method,
+            "metadata": {"description": _METHODS[method], "method": "plateglass.store.arrays"},
+            "axes": [AXES[axis] for axis in axes],
+            "datasets": datasets,
+        }
+    ]
+
+
+def omero(
+    channels: list[str], windows: dict[str, tuple[float, float]], limit: int, z: int = 1
+) -> dict:
+    """`omero`, one entry a channel. windows: channel → (start, end); limit: the dtype's largest."""
+    colours = colours_of(channels)
+    return {
+        "version": VERSION,
+        "channels": [
+            {
+                "label": channel,
+                "color": colours[channel],
+                "active": True,
+                "coefficient": 1,
+                "family": "linear",
+                "inverted": False,
+                "window": {
+                    "min": 0,
+                    "max": limit,
+                    "start": windows[channel][0],
+                    "end": windows[channel][1],
+                },
+            }
+            for channel in channels
+        ],
+        "rdefs": {"defaultT": 0, "defaultZ": z // 2, "model": "color"},
+    }
+
+
+def colours_of(channels: list[str]) -> dict[str, str]:
+    """A colour (RRGGBB) for each channel, by its name or in turn, each once while they last."""
+    chosen: dict[str, str] = {}
+    for channel in channels:
+        known = [c for word, c in _COLOURS.items() if word in channel.lower()]
+        fresh = [c for c in (*known, *_IN_TURN) if c not in chosen.values()]
+        chosen[channel] = (fresh or [*known, "FFFFFF"])[0]
+    return chosen
+
+
+def image(name: str, levels: int, pixel_size_um: float, z_step_um: float, omero: dict) -> dict:
+    """`ome` of a field."""
+    return {
+        "version": VERSION,
+        "multiscales": multiscales(name, "czyx", levels, pixel_size_um, z_step_um, "mean"),
+        "omero": omero,
+    }
+
+
+def label(name: str, levels: int, pixel_size_um: float, z_step_um: float) -> dict:
+    """`ome` of one label of a field."""
+    return {
+        "version": VERSION,
+        "multiscales": multiscales(name, "zyx", levels, pixel_size_um, z_step_um, "nearest"),
+        "image-label": {
+            "version": VERSION,
+            "colors": [{"label-value": 0, "rgba": [0, 0, 0, 0]}],
+            "source": {"image": "../../"},
+        },
+    }
+
+
+def write_image(folder: Path, ome: dict) -> None:
+    """Write a field's group, in whole disk blocks: its size is the same whatever the windows."""
+    write_group(folder, {"ome": ome}, block=_BLOCK)
+
+
+def pixel_size(root: Path, well: str, field: int = 0) -> tuple[float, float]:
+    """Pixel size in y and x, and step in z, of a field in micrometres."""
+    scale = attributes(field_dir(root, well, field))["ome"]["multiscales"][0]["datasets"][0][
+        "coordinateTransformations"
+    ][0]["scale"]
+    return scale[2], scale[1]
+
+
+def _row_name(number: int) -> str:
+    return chr(65 + number) if number < 26 else "A" + chr(65 + number - 26)
