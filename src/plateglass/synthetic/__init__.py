@@ -56,7 +56,7 @@ class PlateSpec:
     sites: int = 1
     channels: tuple[str, ...] = ("DNA", "Actin", "Marker")
     size: int = 384
-    cells: int = 34
+    cells: int = 30
     pixel_size_um: float = 0.65
     decoy: bool = False
 

@@ -23,7 +23,7 @@ PSF = 1.1
 OFFSET, GAIN, READ_NOISE = 110.0, 2.2, 3.0  # grey levels; electrons a grey level; grey levels
 BACKGROUND = {"DNA": 25.0, "Actin": 45.0, "Marker": 35.0}  # grey levels above the offset
 BRIGHTNESS = {"DNA": 1500.0, "Actin": 900.0, "Marker": 1000.0}
-DEBRIS = (3.0, 16.0)  # specks a 384² field at response 0 and 1
+DEBRIS = (2.0, 40.0)  # specks a 384² field at response 0 and 1
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,8 @@ def draw(spec, well: str, site: int, response: float | None = None) -> Site:
     nuclei, cells = _shapes(shapes, side, spec.cells * (side / spec.size) ** 2)
     count = int(nuclei.max())
     shares = np.clip(treated + marker.normal(0, 0.04, count), 0.05, 0.95)
-    layers = {
-        "DNA": _dna(textures, nuclei),
-        "Actin": _actin(textures, nuclei, cells),
-        "Marker": 0.0,
-    }
-    level, moving = _marker(marker, nuclei, cells, shares)
-    layers["Marker"] = level
+    layers = {"DNA": _dna(textures, nuclei), "Actin": _actin(textures, nuclei, cells)}
+    layers["Marker"], moving = _marker(marker, nuclei, cells, shares)
     # The decoy's rate is the well's own, also when the response is replaced.
     rate = spec.wells[well].response if spec.decoy else debris.random()
     specks = _debris(debris, cells, rate)
@@ -115,7 +110,7 @@ def _shapes(rng, side: int, expected: float):
         nuclei[window][won], nucleus_near[window][won] = number, nearer[won]
         body = CELL_RADIUS * rng.lognormal(0, 0.12)
         outline = np.maximum(
-            body * _outline(rng, angle, axis, rng.uniform(0.05, 0.3), 0.09), outline + 3
+            body * _outline(rng, angle, axis, rng.uniform(0.05, 0.3), 0.07), outline + 3
         )
         nearer = distance / outline
         won = (nearer < 1) & (nearer < cell_near[window])
@@ -147,7 +142,9 @@ def _outline(rng, angle, axis: float, elongation: float, roughness: float):
     """Radius by angle, mean about 1: an ellipse with some bumps."""
     radius = 1 + elongation * np.cos(2 * (angle - axis))
     for wave in (3, 4, 5):
-        radius = radius + rng.normal(0, roughness) * np.cos(wave * angle + rng.uniform(0, 2 * np.pi))
+        radius = radius + rng.normal(0, 3 * roughness / wave) * np.cos(
+            wave * angle + rng.uniform(0, 2 * np.pi)
+        )
     return np.maximum(radius, 0.45)
 
 
@@ -185,6 +182,15 @@ def _noise(rng, shape, scale: float):
     return noise / noise.std()
 
 
+def _fibres(rng, shape, angle: float):
+    """Smooth noise drawn out along one direction; its dark half is 0."""
+    fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+    along, across = fx * np.cos(angle) + fy * np.sin(angle), fy * np.cos(angle) - fx * np.sin(angle)
+    passed = np.exp(-2 * np.pi**2 * ((6.0 * along) ** 2 + (0.8 * across) ** 2))
+    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) * passed, shape)
+    return np.maximum(noise / noise.std(), 0)
+
+
 def _per_cell(rng, labels, spread: float):
     """A lognormal level for each cell, spread over its pixels; 0 outside."""
     levels = np.concatenate([[0.0], rng.lognormal(0, spread, int(labels.max()))])
@@ -208,14 +214,16 @@ def _actin(rng, nuclei, cells):
     depth = _depth(cells)
     body = 0.35 + 0.65 * (1 - np.exp(-depth / 6))
     cortex = 0.5 * np.exp(-((depth - 1) ** 2) / 2) * (cells > 0)
-    # Fibres: noise drawn out along one direction, another one in each quarter of the cells.
     fibres = np.zeros(cells.shape)
-    for quarter, sigma in enumerate(((0.8, 6), (6, 0.8))):
-        noise = ndimage.gaussian_filter(rng.standard_normal(cells.shape), sigma)
-        fibres = np.where(cells % 2 == quarter, np.maximum(noise / noise.std(), 0), fibres)
+    directions = 4
+    for turn in range(directions):
+        drawn_out = _fibres(rng, cells.shape, np.pi * turn / directions)
+        fibres = np.where(cells % directions == turn, drawn_out, fibres)
     texture = 1 + 0.3 * fibres + 0.12 * _noise(rng, cells.shape, 2)
     over_nucleus = np.where(nuclei > 0, 0.7, 1.0)
-    return _per_cell(rng, cells, 0.25) * (body * np.clip(texture, 0.1, None) + cortex) * over_nucleus
+    return (
+        _per_cell(rng, cells, 0.25) * (body * np.clip(texture, 0.1, None) + cortex) * over_nucleus
+    )
 
 
 def _marker(rng, nuclei, cells, shares):
@@ -223,7 +231,9 @@ def _marker(rng, nuclei, cells, shares):
     count = len(shares)
     ring = (ndimage.distance_transform_edt(nuclei == 0) <= RING) & (nuclei == 0)
     # The distance may be to a neighbour's nucleus: the ring is kept to its own cell's surroundings.
-    nearest = ndimage.distance_transform_edt(nuclei == 0, return_distances=False, return_indices=True)
+    nearest = ndimage.distance_transform_edt(
+        nuclei == 0, return_distances=False, return_indices=True
+    )
     ring &= nuclei[tuple(nearest)] == cells
     ring_of = np.where(ring, cells, 0)
     in_nucleus = np.bincount(nuclei.ravel(), minlength=count + 1)[1:]
@@ -247,7 +257,7 @@ def _debris(rng, cells, rate: float):
     sharp, smeared = np.zeros(cells.shape), np.zeros(cells.shape)
     for (y, x), strength in zip(places, rng.lognormal(0, 0.5, specks), strict=True):
         if free[y, x]:
-            target, weight = (sharp, 14.0) if strength > 1 else (smeared, 40.0)
+            target, weight = (sharp, 26.0) if strength > 1 else (smeared, 80.0)
             target[y, x] += weight * strength
     drawn = ndimage.gaussian_filter(sharp, 1.3) + ndimage.gaussian_filter(smeared, 3)
     return np.where(cells == 0, drawn, 0.0)
