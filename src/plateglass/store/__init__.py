@@ -23,13 +23,15 @@ from plateglass.store.fields import (
     write_plate,
     write_well,
 )
-from plateglass.store.metadata import pixel_size
+from plateglass.store.metadata import display, geometry, pixel_size
 from plateglass.store.places import fields, files_of, remove_well, sites, sizes, wells
 
 __all__ = [
     "check",
+    "display",
     "fields",
     "files_of",
+    "geometry",
     "pixel_size",
     "read_field",
     "read_labels",

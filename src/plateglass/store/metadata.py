@@ -191,5 +191,11 @@ def pixel_size(root: Path, well: str, field: int = 0) -> tuple[float, float]:
     return scale[2], scale[1]
 
 
+def display(root: Path, well: str, field: int = 0) -> list[tuple[str, str, float, float]]:
+    """How each channel is shown: name, colour (RRGGBB), and the values that are black and full."""
+    channels = attributes(field_dir(root, well, field))["ome"]["omero"]["channels"]
+    return [(c["label"], c["color"], c["window"]["start"], c["window"]["end"]) for c in channels]
+
+
 def _row_name(number: int) -> str:
     return chr(65 + number) if number < 26 else "A" + chr(65 + number - 26)
