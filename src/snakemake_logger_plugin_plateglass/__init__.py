@@ -1,1 +1,192 @@
-"""Progress bars."""
+"""``snakemake --logger plateglass``: a bar over the wells of each running job.
+
+Jobs write one small file each (``plateglass.wells.Job.progress``); only this process paints, so jobs
+side by side cannot interleave and jobs on other machines show as well. Without a terminal: a line
+per 10 %. Snakemake finds logger plugins by the module's name.
+"""
+
+import threading
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+# What a biologist would not read.
+HIDDEN = {
+    LogEvent.JOB_STARTED,
+    LogEvent.JOB_FINISHED,
+    LogEvent.SHELLCMD,
+    LogEvent.RESOURCES_INFO,
+    LogEvent.RUN_INFO,
+    LogEvent.WORKFLOW_STARTED,
+    LogEvent.GROUP_INFO,
+    LogEvent.DEBUG_DAG,
+}
+QUIET_RULES = {"tables", "selected", "plate_report", "screen_report", "all"}
+SHOWN_OF_LOG = 6  # lines of a failed job's log
+
+
+class LogHandler(LogHandlerBase):
+    """Messages, errors with the end of the job's log, and the bars."""
+
+    def __post_init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.console,
+            transient=True,
+        )
+        self.tasks: dict[str, int] = {}
+        self.tenths: dict[str, int] = {}
+        self.folder: Path | None = None
+        self.failed: set[str] = set()
+        self.stop = threading.Event()
+        self.watcher: threading.Thread | None = None
+
+    @property
+    def writes_to_stream(self) -> bool:
+        """Paints on the terminal."""
+        return True
+
+    @property
+    def writes_to_file(self) -> bool:
+        """Leaves files to Snakemake."""
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        """Chooses what to show itself."""
+        return True
+
+    @property
+    def has_formatter(self) -> bool:
+        """Formats itself."""
+        return True
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        """No graph is drawn."""
+        return False
+
+    def emit(self, record) -> None:
+        """One log record of Snakemake's."""
+        try:
+            self._emit(record)
+        except Exception:
+            self.handleError(record)
+
+    def _emit(self, record) -> None:
+        event = getattr(record, "event", None)
+        dry = self.common_settings.dryrun
+        if event == LogEvent.JOB_INFO:
+            self._job(record, dry)
+        elif event == LogEvent.PROGRESS:
+            if not dry and record.done == record.total:
+                self._settle()
+        elif event == LogEvent.JOB_ERROR:
+            self._error(record)
+        elif event == LogEvent.ERROR:
+            self._settle()
+            self._print(getattr(record, "exception", None) or record.getMessage(), "red")
+        elif event not in HIDDEN and event is None and self._worth(record):
+            self._print(record.getMessage(), "red" if record.levelno >= 40 else None)
+
+    def _worth(self, record) -> bool:
+        text = str(record.getMessage())
+        if record.levelno >= 30:
+            return True
+        return text.startswith("Nothing to be done")
+
+    def _job(self, record, dry: bool) -> None:
+        logs = getattr(record, "log", None) or []
+        if self.folder is None and logs:
+            log = Path(str(logs[0]))
+            self.folder = log.parent.parent / "progress"
+        if getattr(record, "rule_name", "") in QUIET_RULES:
+            return
+        self._print(getattr(record, "rule_msg", None) or record.rule_name)
+        if not dry and self.watcher is None:
+            self.watcher = threading.Thread(target=self._watch, daemon=True)
+            self.watcher.start()
+
+    def _error(self, record) -> None:
+        logs = getattr(record, "log", None) or getattr(record, "logs", None) or []
+        name = getattr(record, "rule_name", "") or "job"
+        wildcards = getattr(record, "wildcards", None) or {}
+        plate = dict(wildcards).get("plate", "")
+        key = f"{name} {plate} {logs}"
+        if key in self.failed:
+            return
+        self.failed.add(key)
+        self._print(f"failed: {plate} {name}".replace("  ", " "), "bold red")
+        for log in logs:
+            try:
+                lines = Path(str(log)).read_text(errors="replace").rstrip().splitlines()
+            except OSError:
+                continue
+            for line in lines[-SHOWN_OF_LOG:]:
+                self._print(f"    {line}", "red")
+            self._print(f"    log: {log}")
+
+    def _print(self, text, style: str | None = None) -> None:
+        self.console.print(str(text), style=style, markup=False)
+
+    # ------------------------------------------------------------------ bars
+    def _watch(self) -> None:
+        terminal = self.console.is_terminal
+        if terminal:
+            self.bars.start()
+        while not self.stop.wait(0.25):
+            self._look(terminal)
+        if terminal:
+            self.bars.stop()
+
+    def _look(self, terminal: bool) -> None:
+        now = {}
+        for file in self.folder.glob("[!.]*") if self.folder and self.folder.is_dir() else ():
+            try:
+                done, total, unit, start = file.read_text().split()
+                now[file.name] = int(done), int(total), unit, float(start)
+            except (OSError, ValueError):
+                continue
+        for name, (done, total, unit, start) in now.items():
+            title = name.replace(".", " ")
+            if terminal:
+                if name not in self.tasks:
+                    self.tasks[name] = self.bars.add_task(title, total=total, unit=unit)
+                self.bars.update(self.tasks[name], completed=done, total=total, unit=unit)
+            elif total and (tenth := 10 * done // total) != self.tenths.get(name):
+                self.tenths[name] = tenth
+                left = (time.time() - start) / max(done, 1) * (total - done)
+                when = f", about {left:.0f} s left" if 0 < done < total else ""
+                self._print(f"  {title}: {done}/{total} {unit}{when}")
+        for name in self.tasks.keys() - now.keys():
+            self.bars.remove_task(self.tasks.pop(name))
+        for name in self.tenths.keys() - now.keys():
+            self.tenths.pop(name)
+
+    def _settle(self) -> None:
+        """Take the bars down before the last words."""
+        self.stop.set()
+        if self.watcher is not None:
+            self.watcher.join(2)
+
+    def close(self) -> None:
+        """Snakemake is done."""
+        self._settle()
+        super().close()

@@ -1,0 +1,32 @@
+"""The chain: each stage's name, the version of its results, and what it follows.
+
+Versions stand here rather than in the stages' modules so that planning imports no stage: they are
+raised by hand when a stage's results change.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``wells``: the work is done and remembered by the well; else for a whole plate or screen."""
+
+    name: str
+    version: int
+    after: str | None
+    wells: bool = True
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("ingest", 1, None),
+        Stage("segment", 1, "ingest"),
+        Stage("train", 1, "segment", wells=False),
+        Stage("features", 1, "segment"),
+        Stage("attribute", 1, "features"),
+        Stage("aggregate", 1, "attribute", wells=False),
+        Stage("report", 1, "aggregate", wells=False),
+    )
+}
+SCREEN = "screen"  # stands for the plate in what concerns all plates

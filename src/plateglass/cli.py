@@ -1,0 +1,100 @@
+"""The command line: what Snakemake's jobs call, and a few things for people."""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from plateglass import __version__
+from plateglass.errors import PlateglassError
+from plateglass.stages import STAGES
+
+EPILOG = """\
+exit codes:
+  0  done (quarantined wells are counted and shown in the report)
+  1  a fault that is no one's settings or data; the log has the traceback
+  2  settings or sheets cannot be followed (nothing was computed)
+  3  files of a plate cannot be used
+  4  the machine lacks something: model weights, free space, the device asked for
+
+Screens are run by Snakemake, in the folder of the Snakefile:
+  snakemake --cores all                                   the demo
+  snakemake --cores all --configfile config/sbs.yaml      another screen
+  snakemake --cores all -n                                what would run, and why
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(
+        "plateglass",
+        description="From high-content screening plates to profiles that can be looked behind.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"plateglass {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("schema", help="print the JSON schema of the settings, for editors")
+    status = commands.add_parser("status", help="what is done, to do and in quarantine")
+    status.add_argument("--config", default="config/config.yaml", type=Path)
+    for name in ("demo", *STAGES):
+        stage = commands.add_parser(name, help=f"run {name} of one plate, as Snakemake's jobs do")
+        stage.add_argument("plate", help="plate's name, or 'screen'")
+        stage.add_argument("--config", default="config/config.yaml", type=Path)
+        stage.add_argument("--key", required=True, help="the marker's key, from the plan")
+        stage.add_argument("--threads", type=int, default=1)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of ``plateglass``; returns the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        if args.command == "schema":
+            from plateglass.config import schema
+
+            print(json.dumps(schema(), indent=2))
+        elif args.command == "status":
+            from plateglass.plan import Plan
+
+            plan = Plan(_project(args.config))
+            for plate, stage in plan.reasons:
+                print(f"{plate} {stage}: {plan.why(plate, stage)}")
+            print("\n".join([*plan.notes, *plan.refused.values()]) or "nothing else to say")
+        else:
+            _job(args)
+    except PlateglassError as error:
+        print(f"plateglass: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        traceback.print_exc()
+        print(f"plateglass: a bug in {args.command}; please report the lines above", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _project(config: Path):
+    from plateglass import config as settings
+    from plateglass.project import Project
+
+    return Project.read(settings.read(config))
+
+
+def _job(args: argparse.Namespace) -> None:
+    # Numerical libraries read these when first imported: one thread a process, so that results do
+    # not depend on the number of cores and workers do not fight over them.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    from plateglass import jobs
+    from plateglass.project import check_identifiers
+
+    project = _project(args.config)
+    jobs.run(project, args.command, check_identifiers(args.plate), args.key, args.threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""Run one stage of one plate: what the ledger says is to do, and nothing else.
+
+Order of events, each of which may be the last before a kill: other keys' markers go first, wells are
+added to the ledger as they finish, the marker comes last.
+"""
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+from plateglass.errors import DataError, PlateglassError
+from plateglass.ledger import Ledger, fingerprint, todo, write_atomically
+from plateglass.plan import PLATE_TABLES, damaged, marker
+from plateglass.project import Project, signatures
+from plateglass.stages import SCREEN, STAGES
+from plateglass.wells import Job, Result
+
+
+def run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
+    """Do what is to be done of a (plate, stage), then set the marker of ``key``.
+
+    Raises
+    ------
+    PlateglassError
+        Something the user can mend; finished wells stay in the ledger.
+    """
+    done = marker(project, plate, stage, key)
+    for other in done.parent.glob(f"{plate}.{stage}.*"):
+        other.unlink()
+    job = Job(
+        stage=stage,
+        plate=plate,
+        config=project.config,
+        sheet=project.sheet,
+        key=key,
+        threads=threads,
+        model=project.model_key() if project.has_model else None,
+    )
+    try:
+        if stage == "demo":
+            from plateglass.layouts.demo import render
+
+            render(project.plate(plate))
+            left = []
+        elif STAGES[stage].wells:
+            left = _wells(project, job)
+        else:
+            left = _whole(project, job)
+    finally:
+        (job.state / "progress" / f"{plate}.{stage}").unlink(missing_ok=True)
+    results = project.config.results
+    sizes = {str(path.relative_to(results)): path.stat().st_size for path in left}
+    write_atomically(done, json.dumps(sizes))
+
+
+def _wells(project: Project, job: Job) -> list[Path]:
+    """A stage that works by the well. Returns what its marker vouches for."""
+    stage, plate = job.stage, job.plate
+    ledger = project.ledger(stage, plate)
+    raw = None
+    if stage == "ingest":
+        from plateglass.layouts import listing
+
+        raw = signatures(listing(project.plate(plate), project.config))
+    wants = project.wants(stage, plate, raw)
+    if stage == "features":
+        units = project.units_wells(plate, project.ledger("ingest", plate).computed())
+        write_atomically(job.state / "units" / f"{plate}.json", json.dumps({"wells": units}))
+    full = project.config.run.verify == "full"
+    lost = damaged(ledger, job.plate_dir, full) | _parts_lost(job, ledger)
+    reasons = todo(ledger, wants, lost)
+    gone = sorted(well for well, reason in reasons.items() if reason == "removed")
+    wells = sorted(reasons.keys() - set(gone))
+    print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
+    if wells or gone:
+        module = importlib.import_module(f"plateglass.stages.{stage}")
+        if gone:
+            module.remove(job, gone)
+            for well in gone:
+                ledger.add(well, gone=True)
+        known = {w: e["key"] for w, e in ledger.computed().items() if w not in lost}
+        job = _knowing(job, known)
+        job.progress(0, len(wells))
+        quarantined = 0
+        for count, result in enumerate(module.run(job, wells) if wells else (), 1):
+            _record(job, ledger, wants[result.well], result)
+            quarantined += result.quarantine is not None
+            job.progress(count, len(wells))
+        if quarantined:
+            print(f"{plate} {stage}: {quarantined} well(s) quarantined, see the report")
+        if hasattr(module, "finish"):
+            module.finish(job)
+        ledger.compact()
+    root = job.store / "zarr.json"
+    return [root] if stage == "ingest" and root.exists() else []
+
+
+def _record(job: Job, ledger: Ledger, parts: dict, result: Result) -> None:
+    """One line of the ledger, and one of the log."""
+    result.sign(job.plate_dir)
+    if result.quarantine is None:
+        made_from = parts if result.content is None else {**parts, "in": result.content}
+        key = fingerprint(job.stage, made_from)
+        same = job.known.get(result.well) == key
+        entry = {"parts": parts, "key": key, "files": result.stored}
+        print(f"{result.well} {'unchanged' if same else 'done'} {json.dumps(result.counts)}")
+    else:
+        entry = {"parts": parts, "key": None, "files": result.stored or {}}
+        entry["quarantine"] = result.quarantine
+        print(f"{result.well} quarantined: {result.quarantine}")
+    ledger.add(result.well, **entry)
+
+
+def _parts_lost(job: Job, ledger: Ledger) -> set[str]:
+    return {well for well in ledger.computed() if not job.part(job.stage, well).exists()}
+
+
+def _knowing(job: Job, known: dict[str, str]) -> Job:
+    from dataclasses import replace
+
+    return replace(job, known=known)
+
+
+def _whole(project: Project, job: Job) -> list[Path]:
+    """A stage of a whole plate or of the screen. Returns the files its marker vouches for."""
+    module = importlib.import_module(f"plateglass.stages.{job.stage}")
+    if job.stage == "train":
+        return _train(project, job, module)
+    tables = job.state / "tables" / job.plate
+    tables.mkdir(parents=True, exist_ok=True)
+    job.plate_dir.mkdir(parents=True, exist_ok=True)
+    if job.plate == SCREEN:
+        module.run_screen(job)
+        names = ["wells_selected.parquet"]
+    else:
+        module.run_plate(job)
+        names = [f"{table}.parquet" for table in PLATE_TABLES]
+    if job.stage == "report":
+        names = ["report.html"]
+    for name in names:
+        keep(job.plate_dir / name, tables / name)
+    if job.stage == "report" and job.plate == SCREEN and project.config.run.strict:
+        _strict(project)
+    return [job.plate_dir / name for name in names]
+
+
+def _train(project: Project, job: Job, module) -> list[Path]:
+    """Train unless the model on disk is the one that the training wells would give."""
+    key = project.train_key()
+    files = ("model.json", "model.safetensors", "donors.safetensors")
+    whole = all((project.model_dir / name).exists() for name in files)
+    if project.model_key() == key and whole:
+        print("screen train: the model is the one these wells give")
+    else:
+        from dataclasses import replace
+
+        for plate in project.training_plates():
+            units = project.units_wells(plate, project.ledger("ingest", plate).computed())
+            write_atomically(job.state / "units" / f"{plate}.json", json.dumps({"wells": units}))
+        module.run(replace(job, model=key))
+    names = (*files, "history.parquet", "channels.parquet", "controls.parquet")
+    return [p for name in names if (p := project.model_dir / name).exists()]
+
+
+def keep(path: Path, kept: Path) -> None:
+    """A second name for a finished file in the engine's folder, from which a deleted one returns."""
+    temporary = kept.with_name(f".{kept.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(path)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
+    temporary.replace(kept)
+
+
+def _strict(project: Project) -> None:
+    """``run.strict``: everything is done and shown, and the run still fails."""
+    reasons = quarantined(project)
+    if reasons:
+        lines = "\n".join(f"  {plate} {well}: {why}" for plate, well, why in reasons)
+        raise DataError(f"run.strict: {len(reasons)} well(s) in quarantine:\n{lines}")
+
+
+def quarantined(project: Project) -> list[tuple[str, str, str]]:
+    """(plate, well, reason) of all wells without a result, over all stages."""
+    return [
+        (plate, well, entry["quarantine"])
+        for plate in project.names
+        for stage in STAGES.values()
+        if stage.wells
+        for well, entry in sorted(project.ledger(stage.name, plate).items())
+        if entry.get("quarantine")
+    ]
+
+
+__all__ = ["PlateglassError", "keep", "quarantined", "run"]

@@ -1,0 +1,152 @@
+"""What the Snakefile asks: names of markers, their order, reasons, and the last words of a run."""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from plateglass import config as settings
+from plateglass.errors import PlateglassError
+from plateglass.ledger import fingerprint
+from plateglass.plan import PLATE_TABLES, Plan
+from plateglass.project import Project
+from plateglass.stages import SCREEN
+
+# A finished file's second name back to its first; see jobs.keep.
+RESTORE = (
+    "restore() { d=$1; shift; for f; do "
+    'ln -f "$d/${f##*/}" "$f" 2>/dev/null || cp "$d/${f##*/}" "$f" || exit 1; done; }; restore'
+)
+
+
+class Workflow:
+    """Stands between Snakemake and the plan.
+
+    The plan is made in the main process only; where a job parses the Snakefile again (on a cluster,
+    or under a ``run:``) every question is answered by nothing, since a job is told all it needs by
+    its wildcards.
+    """
+
+    restore = RESTORE  # a shell function and its call
+
+    def __init__(self, workflow: Any, config: dict):
+        file = self._file(workflow)
+        try:
+            self.config = settings.read(file)
+            self.project = Project.read(self.config)
+            self.plan = Plan(self.project) if workflow.is_main_process else None
+        except PlateglassError as error:
+            self._stop(error)
+        here = os.path.relpath(self.config.results)
+        self.results = here if not here.startswith("..") else str(self.config.results)
+        self.command = f"{shlex.quote(sys.executable)} -m plateglass.cli"
+        self.settings = f"--config {shlex.quote(os.path.relpath(file))}"
+        if self.plan is not None:
+            for note in [*self.plan.notes, *self.plan.refused.values()]:
+                print(f"note: {note}", file=sys.stderr)
+
+    # ------------------------------------------------------------------ for the rules
+    def done(self, plate: str, stage: str) -> str:
+        """Path of a marker that the plan asks for."""
+        return f"{self.results}/.plateglass/done/{plate}.{stage}.{self.plan.keys[plate, stage]}"
+
+    def after(self, *stages: str, itself: bool = False) -> Callable[[Any], list[str]]:
+        """Input function: the markers that come before; ``screen`` for what concerns all plates.
+
+        ``after("segment", "screen")`` are all training plates' segment markers for train, and all
+        plates' markers for the screen's tables and report.
+        """
+        whole = SCREEN in stages
+
+        def inputs(wildcards: Any) -> list[str]:
+            if self.plan is None:
+                return []
+            if whole and itself:
+                wanted = [(SCREEN, stages[0])]
+            elif whole:
+                plates = self.project.names
+                if stages[0] == "segment":
+                    plates = self.project.training_plates()
+                wanted = [(plate, stages[0]) for plate in plates]
+                if stages[0] == "report":
+                    wanted.append((SCREEN, "aggregate"))
+            else:
+                wanted = [(SCREEN if s == "train" else wildcards.plate, s) for s in stages]
+            return [self.done(*pair) for pair in wanted if pair in self.plan.keys]
+
+        return inputs
+
+    def why(self, stage: str, plate: str | None = None) -> Callable[..., str]:
+        """Params function: the reason. Its ``input`` argument keeps it out of the triggers."""
+
+        def reason(wildcards: Any, input: Any) -> str:
+            return self.plan.why(plate or wildcards.plate, stage) if self.plan else ""
+
+        return reason
+
+    def why_refused(self, wildcards: Any, input: Any) -> str:
+        return self.plan.refused.get(wildcards.plate, "") if self.plan else ""
+
+    def markers(self) -> list[str]:
+        """All markers: targets of ``rule all``."""
+        if self.plan is None:
+            return []
+        folder = f"{self.results}/.plateglass/done"
+        refused = [
+            f"{folder}/{plate}.refused.{fingerprint(why)}"
+            for plate, why in self.plan.refused.items()
+        ]
+        return [self.done(*pair) for pair in self.plan.keys] + refused
+
+    def shown(self) -> list[str]:
+        """Tables and reports: targets besides, so that a deleted one comes back."""
+        if self.plan is None:
+            return []
+        plates = [p for p in self.project.names if p not in self.plan.refused]
+        files = [f"{p}/{name}.parquet" for p in plates for name in PLATE_TABLES]
+        files += [f"{p}/report.html" for p in plates]
+        files += ["screen/wells_selected.parquet", "screen/report.html"]
+        return [f"{self.results}/{file}" for file in files]
+
+    # ------------------------------------------------------------------ last words
+    def say_where_to_look(self) -> None:
+        """After a run: the paths, and the few figures that matter."""
+        from plateglass.jobs import quarantined
+
+        lines = ["", "Done. Where to look:", f"  report   {self.results}/screen/report.html"]
+        lines += [f"           {self.results}/{p}/report.html" for p in self.project.names]
+        lines += [f"  tables   {self.results}/<plate>/cells.parquet, sites, wells, wells_normalized"]
+        lines += [f"           {self.results}/screen/wells_selected.parquet"]
+        try:
+            figures = json.loads((self.project.state / "summary.json").read_text())
+        except (OSError, ValueError):
+            figures = {}
+        lines += [f"  {name:<24} {value}" for name, value in figures.items()]
+        if left_out := quarantined(self.project):
+            lines.append(f"  {len(left_out)} well(s) in quarantine:")
+            lines += [f"    {plate} {well}: {why}" for plate, well, why in left_out[:10]]
+        print("\n".join(lines), file=sys.stderr)
+
+    def say_what_failed(self) -> None:
+        print(
+            f"\nNot all is done; finished wells are kept. Logs: {self.results}/.plateglass/logs\n"
+            "Mend the cause and give the same command again.",
+            file=sys.stderr,
+        )
+
+    # ------------------------------------------------------------------ the settings' file
+    @staticmethod
+    def _file(workflow: Any) -> Path:
+        """The one YAML of this run: ``--configfile``, else the Snakefile's."""
+        files = workflow.configfiles
+        given = workflow.config_settings.configfiles or []
+        return Path((list(given) or list(files))[-1])
+
+    @staticmethod
+    def _stop(error: PlateglassError) -> None:
+        from snakemake.exceptions import WorkflowError
+
+        raise WorkflowError(str(error)) from None

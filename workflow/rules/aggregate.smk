@@ -1,0 +1,75 @@
+# Tables. The markers' jobs write them; thin rules name them, so that they can be asked for by path.
+rule aggregate:
+    input:
+        ancient(after("attribute", "features", "segment")),
+    output:
+        f"{RESULTS}/.plateglass/done/{{plate}}.aggregate.{{key}}",
+    log:
+        f"{RESULTS}/.plateglass/logs/{{plate}}.aggregate.{{key}}.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        why=why("aggregate"),
+    message:
+        "{wildcards.plate} aggregate: {params.why}"
+    shell:
+        "{RUN} aggregate {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+
+
+rule aggregate_screen:
+    input:
+        ancient(after("aggregate", "screen")),
+    output:
+        f"{RESULTS}/.plateglass/done/screen.aggregate.{{key}}",
+    log:
+        f"{RESULTS}/.plateglass/logs/screen.aggregate.{{key}}.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        why=why("aggregate", "screen"),
+    message:
+        "screen aggregate: {params.why}"
+    shell:
+        "{RUN} aggregate screen {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+
+
+rule tables:
+    input:
+        ancient(after("aggregate")),
+    output:
+        [f"{RESULTS}/{{plate}}/{table}.parquet" for table in ("cells", "sites", "wells", "wells_normalized")],
+    log:
+        f"{RESULTS}/.plateglass/logs/{{plate}}.tables.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    params:
+        kept=lambda wildcards: f"{RESULTS}/.plateglass/tables/{wildcards.plate}",
+    message:
+        "{wildcards.plate}: tables in place"
+    shell:
+        "{RESTORE} {params.kept:q} {output:q} 2> {log:q}"
+
+
+rule selected:
+    input:
+        ancient(after("aggregate", "screen", itself=True)),
+    output:
+        f"{RESULTS}/screen/wells_selected.parquet",
+    log:
+        f"{RESULTS}/.plateglass/logs/screen.tables.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    params:
+        kept=f"{RESULTS}/.plateglass/tables/screen",
+    message:
+        "screen: table in place"
+    shell:
+        "{RESTORE} {params.kept:q} {output:q} 2> {log:q}"

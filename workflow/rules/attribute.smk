@@ -1,0 +1,20 @@
+# Which pixels decide, for some cells of each well.
+rule attribute:
+    input:
+        ancient(after("features", "train")),
+    output:
+        f"{RESULTS}/.plateglass/done/{{plate}}.attribute.{{key}}",
+    log:
+        f"{RESULTS}/.plateglass/logs/{{plate}}.attribute.{{key}}.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    threads: 16
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        why=why("attribute"),
+    message:
+        "{wildcards.plate} attribute: {params.why}"
+    shell:
+        "{RUN} attribute {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,20 @@
+# One forward pass a cell, and classical features.
+rule features:
+    input:
+        ancient(after("segment", "train")),
+    output:
+        f"{RESULTS}/.plateglass/done/{{plate}}.features.{{key}}",
+    log:
+        f"{RESULTS}/.plateglass/logs/{{plate}}.features.{{key}}.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    threads: 16
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        why=why("features"),
+    message:
+        "{wildcards.plate} features: {params.why}"
+    shell:
+        "{RUN} features {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"

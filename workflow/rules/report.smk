@@ -1,0 +1,83 @@
+# What people read.
+rule report:
+    input:
+        ancient(after("aggregate", "train")),
+    output:
+        f"{RESULTS}/.plateglass/done/{{plate}}.report.{{key}}",
+    log:
+        f"{RESULTS}/.plateglass/logs/{{plate}}.report.{{key}}.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        why=why("report"),
+    message:
+        "{wildcards.plate} report: {params.why}"
+    shell:
+        "{RUN} report {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+
+
+rule report_screen:
+    input:
+        ancient(after("report", "screen")),
+    output:
+        f"{RESULTS}/.plateglass/done/screen.report.{{key}}",
+    log:
+        f"{RESULTS}/.plateglass/logs/screen.report.{{key}}.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        why=why("report", "screen"),
+    message:
+        "screen report: {params.why}"
+    shell:
+        "{RUN} report screen {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+
+
+rule plate_report:
+    input:
+        ancient(after("report")),
+    output:
+        report(
+            f"{RESULTS}/{{plate}}/report.html",
+            caption="../report/plate_report.rst",
+            category="Reports",
+        ),
+    log:
+        f"{RESULTS}/.plateglass/logs/{{plate}}.shown.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    params:
+        kept=lambda wildcards: f"{RESULTS}/.plateglass/tables/{wildcards.plate}",
+    message:
+        "{wildcards.plate}: report in place"
+    shell:
+        "{RESTORE} {params.kept:q} {output:q} 2> {log:q}"
+
+
+rule screen_report:
+    input:
+        ancient(after("report", "screen", itself=True)),
+    output:
+        report(
+            f"{RESULTS}/screen/report.html",
+            caption="../report/screen_report.rst",
+            category="Reports",
+        ),
+    log:
+        f"{RESULTS}/.plateglass/logs/screen.shown.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    params:
+        kept=f"{RESULTS}/.plateglass/tables/screen",
+    message:
+        "screen: report in place"
+    shell:
+        "{RESTORE} {params.kept:q} {output:q} 2> {log:q}"

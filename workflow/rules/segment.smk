@@ -1,0 +1,20 @@
+# Nuclei and cells, as labels in the plate's store.
+rule segment:
+    input:
+        ancient(after("ingest")),
+    output:
+        f"{RESULTS}/.plateglass/done/{{plate}}.segment.{{key}}",
+    log:
+        f"{RESULTS}/.plateglass/logs/{{plate}}.segment.{{key}}.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    threads: 16
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        why=why("segment"),
+    message:
+        "{wildcards.plate} segment: {params.why}"
+    shell:
+        "{RUN} segment {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,20 @@
+# One model a screen, from the training wells. Its key holds those wells alone.
+rule train:
+    input:
+        ancient(after("segment", "screen")),
+    output:
+        f"{RESULTS}/.plateglass/done/screen.train.{{key}}",
+    log:
+        f"{RESULTS}/.plateglass/logs/screen.train.{{key}}.log",
+    conda:
+        "../../envs/plateglass.yaml"
+    threads: 16
+    resources:
+        mem_mb=8000,
+        runtime=480,
+    params:
+        why=why("train", "screen"),
+    message:
+        "screen train: {params.why}"
+    shell:
+        "{RUN} train screen {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
