@@ -1,0 +1,82 @@
+"""CellProfiler's names for what is measured: one table, ``cellprofiler_names.csv``.
+
+A row says what the measuring library calls a feature, what CellProfiler calls it (with the
+channel's place in the name), and, where it has no name there or is no feature, why it is left out.
+"""
+
+import csv
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import combinations
+from typing import NamedTuple
+
+from plateglass.errors import UserError
+
+COMPARTMENTS = ("Nuclei", "Cells", "Cytoplasm")
+
+
+class Name(NamedTuple):
+    """A row of the table; ``cellprofiler`` is empty where ``left_out`` gives the reason."""
+
+    group: str
+    measured: str
+    cellprofiler: str
+    left_out: str
+
+
+@cache
+def table() -> tuple[Name, ...]:
+    """All rows of the mapping table, in the order of the columns."""
+    text = files("plateglass.measure").joinpath("cellprofiler_names.csv").read_text("utf-8")
+    return tuple(Name(**row) for row in csv.DictReader(text.splitlines()))
+
+
+@cache
+def templates(group: str) -> dict[str, str]:
+    """Measured name → CellProfiler's name of a group's features, without those left out.
+
+    ``{channel}``, or ``{first}`` and ``{second}``, stand where CellProfiler puts the channel.
+    """
+    return {n.measured: n.cellprofiler for n in table() if n.group == group and n.cellprofiler}
+
+
+def left_out() -> dict[str, str]:
+    """What is measured but is no column: measured name → reason."""
+    return {n.measured: n.left_out for n in table() if not n.cellprofiler}
+
+
+def pairs(channels: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of channels as CellProfiler's headers write them: alphabetical, each pair once."""
+    return list(combinations(sorted(channels), 2))
+
+
+def columns(channels: Sequence[str]) -> list[str]:
+    """Every column of the classical features of these channels, compartment by compartment.
+
+    Raises
+    ------
+    UserError
+        Two features get one name, as the channel pairs ``a``, ``b_c`` and ``a_b``, ``c`` would.
+    """
+    names: list[str] = []
+    for compartment in COMPARTMENTS:
+        for name in table():
+            if not name.cellprofiler:
+                continue
+            if name.group == "correlation":
+                fill = [{"first": a, "second": b} for a, b in pairs(channels)]
+            elif "{channel}" in name.cellprofiler:
+                fill = [{"channel": channel} for channel in channels]
+            else:
+                fill = [{}]
+            names += [f"{compartment}_{name.cellprofiler.format(**values)}" for values in fill]
+    twice = (
+        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
+    )
+    if twice:
+        raise UserError(
+            f"channels {', '.join(channels)}: two features would both be {min(twice)!r}; "
+            "rename a channel so that no name is made of others joined by '_'"
+        )
+    return names
