@@ -137,12 +137,8 @@ def test_a_cell_is_measured_alike_whatever_else_is_in_the_field():
     image, nuclei, cells = field(4)
     together = classical.measure(image, nuclei, cells, CHANNELS)
     for number in (2, 9):
-        alone = classical.measure(
-            image,
-            np.where(nuclei == number, nuclei, 0),
-            np.where(cells == number, cells, 0),
-            CHANNELS,
-        )
+        only = [np.where(labels == number, labels, 0) for labels in (nuclei, cells)]
+        alone = classical.measure(image, *only, CHANNELS)
         np.testing.assert_allclose(alone.loc[number], together.loc[number], rtol=1e-5, atol=1e-6)
 
 

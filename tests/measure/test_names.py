@@ -7,31 +7,31 @@ import pytest
 from plateglass.errors import UserError
 from plateglass.measure import names
 
-# How CellProfiler 4 names its per-object measurements. Read off the headers of Cells.csv, Nuclei.csv
-# and Cytoplasm.csv of plate BR00121431 (JUMP, 2021_04_20_Target2), which pycytominer carries among
-# its test data (tests/test_data/collate, BSD-3-Clause); written down here by kind, not copied.
+# How CellProfiler 4 names its per-object measurements. Read off the headers of Cells.csv,
+# Nuclei.csv and Cytoplasm.csv of plate BR00121431 (JUMP, 2021_04_20_Target2), which pycytominer
+# carries among its test data (tests/test_data/collate, BSD-3-Clause); written down here by kind.
 SHAPE = """
     Area BoundingBoxArea BoundingBoxMaximum_X BoundingBoxMaximum_Y BoundingBoxMinimum_X
     BoundingBoxMinimum_Y Center_X Center_Y Compactness Eccentricity EquivalentDiameter EulerNumber
     Extent FormFactor MajorAxisLength MaxFeretDiameter MaximumRadius MeanRadius MedianRadius
     MinFeretDiameter MinorAxisLength Orientation Perimeter Solidity
-""".split()
+"""
 INTENSITY = """
     IntegratedIntensityEdge IntegratedIntensity LowerQuartileIntensity MADIntensity MassDisplacement
     MaxIntensityEdge MaxIntensity MeanIntensityEdge MeanIntensity MedianIntensity MinIntensityEdge
     MinIntensity StdIntensityEdge StdIntensity UpperQuartileIntensity
-""".split()
+"""
 TEXTURE = """
     AngularSecondMoment Contrast Correlation DifferenceEntropy DifferenceVariance Entropy InfoMeas1
     InfoMeas2 InverseDifferenceMoment SumAverage SumEntropy SumVariance Variance
-""".split()
+"""
 
 
 def header(channels: list[str]) -> set[str]:
     """What stands in such a header for these channels, as far as our groups go."""
-    found = {f"AreaShape_{name}" for name in SHAPE}
+    found = {f"AreaShape_{name}" for name in SHAPE.split()}
     found |= {f"AreaShape_Zernike_{n}_{m}" for n in range(10) for m in range(n % 2, n + 1, 2)}
-    found |= {f"Intensity_{name}_{c}" for name in INTENSITY for c in channels}
+    found |= {f"Intensity_{name}_{c}" for name in INTENSITY.split() for c in channels}
     found |= {
         f"RadialDistribution_{name}_{c}_{ring}of4"
         for name in ("FracAtD", "MeanFrac", "RadialCV")
@@ -40,7 +40,7 @@ def header(channels: list[str]) -> set[str]:
     }
     found |= {
         f"Texture_{name}_{c}_{scale}_{angle:02d}_256"
-        for name in TEXTURE
+        for name in TEXTURE.split()
         for c in channels
         for scale in (3, 5, 10)
         for angle in range(4)
