@@ -1,0 +1,54 @@
+from plateglass.ledger import Ledger, fingerprint, todo
+
+
+def test_lines_are_remembered_and_gone_is_gone(tmp_path):
+    ledger = Ledger(tmp_path / "P.segment.jsonl")
+    ledger.add("A01", parts={"in": "x"}, key="k1", files={})
+    ledger.add("A02", parts={"in": "y"}, key="k2", files={})
+    ledger.add("A01", parts={"in": "z"}, key="k3", files={})
+    ledger.add("A02", gone=True)
+    again = Ledger(ledger.path)
+    assert again == {"A01": {"parts": {"in": "z"}, "key": "k3", "files": {}}}
+    again.compact()
+    assert len(ledger.path.read_text().splitlines()) == 1
+    assert Ledger(ledger.path) == again
+
+
+def test_a_torn_last_line_is_ignored_and_spoils_no_next_one(tmp_path):
+    ledger = Ledger(tmp_path / "l.jsonl")
+    ledger.add("A01", parts={}, key="k1")
+    with ledger.path.open("a") as file:
+        file.write('{"well": "A02", "par')  # killed while writing
+    torn = Ledger(ledger.path)
+    assert set(torn) == {"A01"}
+    torn.add("A03", parts={}, key="k3")
+    assert set(Ledger(ledger.path)) == {"A01", "A03"}
+
+
+def test_what_is_to_do_and_why(tmp_path):
+    ledger = Ledger(tmp_path / "l.jsonl")
+    for well in ("A01", "A02", "A03", "A04"):
+        ledger.add(well, parts={"in": "x", "code": 1, "params": "p"}, key="k")
+    same = {"in": "x", "code": 1, "params": "p"}
+    wants = {"A01": same, "A02": {**same, "in": "new"}, "A03": {**same, "params": "q", "code": 2}}
+    reasons = todo(ledger, {**wants, "A05": same}, damaged=["A01", "A99"])
+    assert reasons == {
+        "A01": "stored result is damaged",
+        "A02": "input changed",
+        "A03": "the stage's code changed, parameters changed",
+        "A04": "removed",
+        "A05": "new",
+    }
+
+
+def test_quarantined_wells_are_known_but_not_computed(tmp_path):
+    ledger = Ledger(tmp_path / "l.jsonl")
+    ledger.add("A01", parts={}, key=None, quarantine="truncated TIFF")
+    ledger.add("A02", parts={}, key="k")
+    assert set(ledger.computed()) == {"A02"}
+    assert todo(ledger, {"A01": {}, "A02": {}}) == {}
+
+
+def test_fingerprints_ignore_the_order_of_keys():
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
