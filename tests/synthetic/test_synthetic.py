@@ -15,7 +15,7 @@ from plateglass import synthetic
 from plateglass.errors import UserError
 from plateglass.synthetic import DEMO, NEGATIVE, POSITIVE
 
-CONFIG = Path(__file__).parents[1] / "config"
+CONFIG = Path(__file__).parents[2] / "config"
 
 
 @functools.cache
