@@ -1,0 +1,121 @@
+"""How a table is written and read: Parquet, zstd, under a temporary name, saying what made it."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from plateglass.errors import DataError
+
+KEY = b"plateglass"  # in the file's metadata: JSON of version, config, stage versions, model key
+GROUP = 10_000  # rows a row group: with some hundred columns, smaller ones are mostly headers
+
+
+def write(
+    path: Path,
+    frames: pd.DataFrame | Iterable[pd.DataFrame],
+    provenance: Mapping[str, Any] | None = None,
+    schema: pa.Schema | None = None,
+) -> None:
+    """Write a table; readers see the old file or the whole new one.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made.
+    frames
+        The table, or its rows piece by piece (say a well at a time, so that memory holds a few
+        wells and not the plate). The index is not written.
+    provenance
+        What made the table (``Project.provenance()``); kept in the file's metadata.
+    schema
+        Columns and types of the pieces (``unite``); a column that a piece lacks is null there.
+        Needed for pieces, taken from the frame otherwise.
+    """
+    if isinstance(frames, pd.DataFrame):
+        schema = schema or plain(pa.Schema.from_pandas(frames, preserve_index=False))
+        frames = [frames]
+    elif schema is None:
+        raise ValueError("a table written piece by piece needs its schema")
+    if provenance is not None:
+        schema = schema.with_metadata({KEY: json.dumps(provenance, sort_keys=True)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            waiting: list[pa.Table] = []
+            for frame in frames:
+                waiting.append(_table(frame, schema))
+                if sum(piece.num_rows for piece in waiting) >= GROUP:
+                    writer.write_table(pa.concat_tables(waiting), row_group_size=GROUP)
+                    waiting = []
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting), row_group_size=GROUP)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A table, or some of its columns.
+
+    Raises
+    ------
+    DataError
+        The file is absent or no whole Parquet file.
+    """
+    try:
+        return pq.ParquetFile(path).read(columns=columns and list(columns)).to_pandas()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path}: cannot be read ({error}); delete it and run again") from error
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """What a table says of its making; empty where it says nothing."""
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata.get(KEY, b"{}"))
+
+
+def unite(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """One schema for pieces: all columns, each of the widest type, text where kinds differ."""
+    fields: dict[str, pa.Field] = {}
+    for schema in schemas:
+        for field in plain(schema):
+            known = fields.get(field.name)
+            fields[field.name] = field if known is None else _wider(known, field)
+    return pa.schema(list(fields.values()))
+
+
+def plain(schema: pa.Schema) -> pa.Schema:
+    """The schema without pandas' notes, and with text as plain text."""
+    fields = [
+        pa.field(f.name, pa.string()) if pa.types.is_large_string(f.type) else f for f in schema
+    ]
+    return pa.schema([field.with_nullable(True) for field in fields])
+
+
+def _wider(one: pa.Field, other: pa.Field) -> pa.Field:
+    try:
+        schemas = [pa.schema([one]), pa.schema([other])]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0)
+    except pa.ArrowTypeError:
+        return pa.field(one.name, pa.string())
+
+
+def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+    """The frame's rows in the schema's columns and types."""
+    columns = []
+    for field in schema:
+        if field.name not in frame.columns:
+            columns.append(pa.nulls(len(frame), field.type))
+            continue
+        values = pa.Array.from_pandas(frame[field.name])
+        if values.type != field.type and pa.types.is_string(field.type):
+            values = values.cast(pa.string())
+        columns.append(values.cast(field.type))
+    return pa.Table.from_arrays(columns, schema=schema)

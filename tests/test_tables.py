@@ -1,0 +1,95 @@
+"""Tables: whole or not at all, in pieces as in one, saying what made them."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from plateglass import tables
+from plateglass.errors import DataError
+
+
+def frame(rows=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "Metadata_Well": [f"A{i:02d}" for i in range(rows)],
+            "Metadata_Cell": np.arange(rows, dtype=np.int32),
+            "Cells_AreaShape_Area": rng.random(rows).astype(np.float32),
+        }
+    )
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "new" / "cells.parquet"
+    tables.write(path, frame(), {"plateglass": "1.2", "stages": {"ingest": 3}})
+    pd.testing.assert_frame_equal(tables.read(path), frame(), check_dtype=False)
+    assert tables.read(path, ["Metadata_Cell"]).columns.tolist() == ["Metadata_Cell"]
+    assert tables.provenance(path) == {"plateglass": "1.2", "stages": {"ingest": 3}}
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).compression == "ZSTD"
+    assert [p.name for p in path.parent.iterdir()] == ["cells.parquet"]
+
+
+def test_pieces_make_the_table_that_the_whole_makes(tmp_path):
+    pieces = [frame(3, 1), frame(0, 2), frame(5, 3)]
+    schema = tables.unite(pa.Schema.from_pandas(p, preserve_index=False) for p in pieces)
+    tables.write(tmp_path / "pieces.parquet", iter(pieces), {"a": 1}, schema)
+    tables.write(tmp_path / "whole.parquet", pd.concat(pieces), {"a": 1}, schema)
+    assert (tmp_path / "pieces.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_small_pieces_share_row_groups(tmp_path):
+    piece = frame(1000)
+    schema = pa.Schema.from_pandas(piece, preserve_index=False)
+    tables.write(tmp_path / "t.parquet", (piece for _ in range(25)), schema=schema)
+    groups = pq.ParquetFile(tmp_path / "t.parquet").metadata
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [
+        10_000,
+        10_000,
+        5_000,
+    ]
+
+
+def test_a_column_that_a_piece_lacks_is_null_there(tmp_path):
+    pieces = [
+        frame(2).assign(Metadata_Dose=[0.5, 2]),
+        frame(1),
+        frame(1).assign(Metadata_Dose=["x"]),
+    ]
+    schema = tables.unite(pa.Schema.from_pandas(p, preserve_index=False) for p in pieces)
+    assert schema.field("Metadata_Dose").type == pa.string()  # numbers here, text there
+    tables.write(tmp_path / "t.parquet", pieces, schema=schema)
+    assert tables.read(tmp_path / "t.parquet")["Metadata_Dose"].tolist()[:2] == ["0.5", "2"]
+    assert tables.read(tmp_path / "t.parquet")["Metadata_Dose"].isna().tolist() == [0, 0, 1, 0]
+
+
+def test_numbers_widen_and_nothing_becomes_something():
+    schemas = [
+        pa.schema([("a", pa.int32()), ("b", pa.null())]),
+        pa.schema([("a", pa.float64()), ("b", pa.large_string())]),
+    ]
+    assert tables.unite(schemas).types == [pa.float64(), pa.string()]
+
+
+def test_a_failure_half_way_leaves_the_old_table(tmp_path):
+    path = tmp_path / "t.parquet"
+    tables.write(path, frame(2))
+    schema = pa.Schema.from_pandas(frame(), preserve_index=False)
+
+    def rows():
+        yield frame(20_000)
+        raise RuntimeError("disk gone")
+
+    with pytest.raises(RuntimeError):
+        tables.write(path, rows(), schema=schema)
+    assert len(tables.read(path)) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_a_torn_table_is_named(tmp_path):
+    path = tmp_path / "t.parquet"
+    tables.write(path, frame())
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"t\.parquet: cannot be read"):
+        tables.read(path)
