@@ -1,0 +1,40 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from plateglass import __version__, cli
+
+
+def test_version_and_help(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"plateglass {__version__}\n"
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    said = capsys.readouterr().out
+    assert "exit codes:" in said and "snakemake --cores all" in said
+
+
+def test_the_schema_is_json(capsys):
+    assert cli.main(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert "segment" in schema["required"]
+
+
+def test_mistakes_end_with_a_message_and_their_code(tmp_path, capsys):
+    code = cli.main(["ingest", "P1", "--key", "0.0", "--config", str(tmp_path / "none.yaml")])
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said.startswith("plateglass: ") and "none.yaml" in said and "Traceback" not in said
+
+
+def test_planning_imports_no_torch():
+    """What a no-op run costs: the plan's imports stay light."""
+    code = (
+        "import sys, plateglass.workflow, plateglass.layouts.pattern, plateglass.models.nuclei;"
+        "heavy = {'torch', 'zarr', 'pandas', 'numpy', 'scipy', 'cellpose'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
