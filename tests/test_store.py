@@ -187,9 +187,11 @@ def test_half_written_is_nobodys(plate, monkeypatch):
     assert not list(plate.rglob(".new-*"))
 
 
-def test_windows_change_no_size(plate):
+def test_display_changes_no_size(plate):
     before = {path: path.stat().st_size for path in plate.rglob("*") if path.is_file()}
-    store.set_windows(plate, "B03", {"DNA": (12, 3456), "GFP": (1, 60000)})
+    windows = {"DNA": (12, 3456), "GFP": (1, 60000)}
+    store.set_display(plate, "B03", windows, {"DNA": "ABCDEF"})
+    assert store.display(plate, "B03", 1)[0] == ("DNA", "ABCDEF", 12, 3456)
     ome = json.loads((plate / "B/3/1/zarr.json").read_text())["attributes"]["ome"]
     window = ome["omero"]["channels"][1]["window"]
     assert window == {"min": 0, "max": 65535, "start": 1, "end": 60000}
@@ -202,6 +204,13 @@ def test_omero_has_colours_and_windows(plate):
     assert (first["label"], first["active"], first["color"]) == ("DNA", True, "3E8EFF")
     assert second["color"] == "00E05A"
     assert 150 < first["window"]["start"] < 200 < first["window"]["end"] < 260
+
+
+def test_content_is_kept_with_the_well(plate):
+    assert store.content(plate, "B03") == ""
+    store.write_well(plate, "B03", [3, 7], "key")
+    assert store.content(plate, "B03") == "key"
+    assert store.content(plate, "H12") is None
 
 
 def test_remove_labels(plate):

@@ -17,17 +17,18 @@ from plateglass.store.fields import (
     read_field,
     read_labels,
     remove_labels,
-    set_windows,
+    set_display,
     write_field,
     write_labels,
     write_plate,
     write_well,
 )
 from plateglass.store.metadata import display, geometry, pixel_size
-from plateglass.store.places import fields, files_of, remove_well, sites, sizes, wells
+from plateglass.store.places import content, fields, files_of, remove_well, sites, sizes, wells
 
 __all__ = [
     "check",
+    "content",
     "display",
     "fields",
     "files_of",
@@ -37,7 +38,7 @@ __all__ = [
     "read_labels",
     "remove_labels",
     "remove_well",
-    "set_windows",
+    "set_display",
     "sites",
     "sizes",
     "wells",

@@ -43,15 +43,16 @@ def write_plate(
     metadata.write_group(root, {"ome": ome, "plateglass": {"channels": channels, **(note or {})}})
 
 
-def write_well(root: Path, well: str, sites: Iterable[int]) -> None:
+def write_well(root: Path, well: str, sites: Iterable[int], content: str = "") -> None:
     """Write a well's metadata once its fields are there, and drop fields beyond them.
 
-    sites: the source's site number of field 0, 1, …
+    sites: the source's site number of field 0, 1, …; content: key of the pixels, see `content`.
     """
     root, sites = Path(root), list(sites)
     folder = well_dir(root, well)
     metadata.write_group(root / split(well)[0], {})
-    metadata.write_group(folder, {"ome": metadata.well(len(sites)), "plateglass": {"sites": sites}})
+    kept = {"sites": sites, "content": content}
+    metadata.write_group(folder, {"ome": metadata.well(len(sites)), "plateglass": kept})
     sweep(folder)
     for entry in list(folder.iterdir()):
         if entry.name.isdecimal() and int(entry.name) >= len(sites):
@@ -107,15 +108,24 @@ def write_field(
     _place(fresh, folder)
 
 
-def set_windows(root: Path, well: str, windows: dict[str, tuple[float, float]]) -> None:
-    """Give all fields of a well these display windows (channel → start, end); pixels stay."""
+def set_display(
+    root: Path,
+    well: str,
+    windows: dict[str, tuple[float, float]],
+    colours: dict[str, str] | None = None,
+) -> None:
+    """Say how viewers paint the fields of a well; pixels, and the bytes on the disk, stay.
+
+    windows: channel → values that are black and full; colours: channel → RRGGBB, where given.
+    """
     folder = well_dir(root, well)
     for entry in attributes(folder)["ome"]["well"]["images"]:
         image = folder / entry["path"]
         ome = attributes(image)["ome"]
         for channel in ome["omero"]["channels"]:
-            start, end = windows[channel["label"]]
-            channel["window"].update(start=start, end=end)
+            name = channel["label"]
+            channel["window"].update(start=windows[name][0], end=windows[name][1])
+            channel["color"] = (colours or {}).get(name, channel["color"])
         metadata.write_image(image, ome)
 
 

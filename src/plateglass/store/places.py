@@ -80,6 +80,14 @@ def sites(root: Path, well: str) -> list[int]:
     return [int(site) for site in attributes(well_dir(root, well))["plateglass"]["sites"]]
 
 
+def content(root: Path, well: str) -> str | None:
+    """Key of the pixels that the well was written from; None where it is not there (whole)."""
+    try:
+        return attributes(well_dir(root, well))["plateglass"]["content"]
+    except (DataError, KeyError):
+        return None
+
+
 def sizes(root: Path, well: str, label: str | None = None) -> dict[str, int]:
     """Bytes of every file of the well's images, or of one of its labels, by path from `root`.
 

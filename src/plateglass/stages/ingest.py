@@ -1,0 +1,253 @@
+"""Raw files to OME-Zarr: each plane is read once, judged, measured and stored.
+
+A site that cannot be read is left out with its reason, the well's others go on; a well without a
+readable site is quarantined. What is stored of a well depends on its files and on the settings; the
+plate's format (see `_usual`) only decides what is refused.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from plateglass import store, tables
+from plateglass.errors import DataError
+from plateglass.layouts import Listing, Plane, listing, tiff
+from plateglass.measure import quality
+from plateglass.stages import STAGES
+from plateglass.wells import Job, Result, digest, each
+
+SAMPLED = 9  # wells whose first file tells what the plate's images are like
+_listings: dict[tuple[str, str], Listing] = {}
+
+
+def run(job: Job, wells: list[str]) -> Iterator[Result]:
+    """Ingest these wells in Dask workers; one Result a well."""
+    found = _listings[job.plate, job.key] = listing(job.entry, job.config)
+    usual = _usual(found)
+    sized = job.config.ingest.pixel_size_um or found.pixel_size_um or usual.pixel_size_um
+    if sized is None:
+        print(
+            f"{job.plate}: the images do not tell their pixel size, 1 µm is written; set "
+            "ingest.pixel_size_um"
+        )
+    return each(job, one_well, wells, usual=usual)
+
+
+def one_well(job: Job, well: str, usual: tiff.Format) -> Result:
+    """Read, measure and store a well. The Result's counts are planes and files read."""
+    channels = list(job.config.channel_names)
+    planes = _listing(job).planes(well)
+    sites = sorted({plane.site for plane in planes})
+    reader = _Reader(_listing(job).folder)
+    images: dict[int, np.ndarray] = {}
+    rows, reasons = [], {}
+    for site in sites:
+        try:
+            image = _site(reader, [p for p in planes if p.site == site], channels, usual)
+        except DataError as error:
+            reasons[site] = str(error)
+            rows.append({"Metadata_Site": site, "Metadata_Quarantine": str(error)})
+            continue
+        images[site] = image
+        rows.append(
+            {"Metadata_Site": site, "Metadata_Quarantine": None} | _measure(image, channels)
+        )
+    counts = {"planes_read": reader.planes, "files_read": reader.files}
+    _write_part(job.part("ingest", well), well, rows, channels)
+    if not images:
+        store.remove_well(job.store, well)
+        return Result(well, quarantine=_reason(reasons), counts=counts)
+    pixel_size = (
+        job.config.ingest.pixel_size_um or _listing(job).pixel_size_um or reader.pixel_size or 1.0
+    )
+    z_step = job.config.ingest.z_step_um or 1.0
+    content = _content(images, channels, pixel_size, z_step)
+    same = store.content(job.store, well) == content
+    if not (same and well in job.known):
+        for field, image in enumerate(images.values()):
+            store.write_field(
+                job.store, well, field, image, pixel_size, channels,
+                z_step_um=z_step, keep_labels=same,
+            )  # fmt: skip
+        store.write_well(job.store, well, list(images), content)
+        counts["fields_written"] = len(images)
+    return Result(well, content=content, counts=counts, stored=_stored(job, well))
+
+
+def remove(job: Job, wells: list[str]) -> None:
+    """Delete wells that are gone from the plate."""
+    for well in wells:
+        store.remove_well(job.store, well)
+        job.part("ingest", well).unlink(missing_ok=True)
+
+
+def finish(job: Job) -> None:
+    """Write the plate's metadata, and the display windows from the plate's percentiles.
+
+    Windows are how viewers paint, no result: they alone depend on all wells. From the median of the
+    sites' 1st to the 95th percentile of their 99.9th percentiles, two digits, so that one well more
+    seldom changes them.
+    """
+    wells = store.wells(job.store)
+    channels = list(job.config.channel_names)
+    if wells:
+        parts = pd.concat([tables.read(job.part("ingest", well)) for well in wells])
+        windows = {}
+        for channel in channels:
+            low = float(f"{parts[f'P01_{channel}'].median():.2g}")
+            high = float(f"{parts[f'P999_{channel}'].quantile(0.95):.2g}")
+            windows[channel] = (int(low), max(int(high), int(low) + 1))
+        colours = {name: c.color for name, c in job.config.channels.items() if c.color}
+        for well in wells:
+            store.set_display(job.store, well, windows, colours)
+    fields = {well: store.fields(job.store, well) for well in wells}
+    store.write_plate(job.store, fields, channels, job.plate)
+
+
+class _Reader:
+    """Reads planes and counts them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.planes = self.files = 0
+        self.pixel_size: float | None = None
+
+    def read(self, plane: Plane) -> np.ndarray:
+        """Pixels (z, y, x) of a plane's file or page."""
+        pixels, found = tiff.read(self.folder / plane.file, plane.page)
+        self.files += 1
+        self.planes += len(pixels)
+        self.pixel_size = self.pixel_size or found.pixel_size_um
+        return pixels
+
+
+def _site(
+    reader: _Reader, planes: list[Plane], channels: list[str], usual: tiff.Format
+) -> np.ndarray:
+    """The image (c, z, y, x) of a site. DataError names the file that does not fit."""
+    site = f"site {planes[0].site}"
+    by_channel = {channel: [p for p in planes if p.channel == channel] for channel in channels}
+    if missing := [channel for channel, found in by_channel.items() if not found]:
+        raise DataError(f"{site}: no image of channel {', '.join(missing)}")
+    stacks: dict[str, np.ndarray] = {}
+    for channel, found in by_channel.items():
+        levels = []
+        for plane in found:
+            try:
+                pixels = reader.read(plane)
+            except DataError as error:
+                raise DataError(f"{site}, {channel}: {error}") from error
+            if (pixels.shape[1:], pixels.dtype.name) != (usual.shape, usual.dtype):
+                got = tiff.Format(pixels.shape[1:], pixels.dtype.name, len(pixels))
+                raise DataError(
+                    f"{site}, {channel}: {plane.file} is {got}; the plate's images are "
+                    f"{usual.shape[0]} × {usual.shape[1]} {usual.dtype}"
+                )
+            if len(found) > 1 and len(pixels) > 1:
+                raise DataError(
+                    f"{site}, {channel}: {plane.file} has {len(pixels)} pages, and names "
+                    "number z too; give one plane a file, or one file a stack"
+                )
+            levels.append(pixels)
+        stacks[channel] = np.concatenate(levels)
+    for channel, stack in stacks.items():
+        if len(stack) != usual.pages:
+            raise DataError(
+                f"{site}, {channel}: {len(stack)} z planes, the plate's images have {usual.pages}"
+            )
+    return np.stack(list(stacks.values()))
+
+
+def _usual(found: Listing) -> tiff.Format:
+    """What most images of the plate are like, by the headers of some wells' first sites.
+
+    `pages` is the number of z planes, in the file or by name. Wells evenly spread over the plate,
+    the same whatever is to be done; a file that cannot be read has no vote.
+    """
+    wells = sorted(found.wells)
+    votes: Counter[tuple] = Counter()
+    size = None
+    for at in dict.fromkeys(np.linspace(0, len(wells) - 1, SAMPLED).round().astype(int)):
+        planes = found.planes(wells[at])
+        planes = [plane for plane in planes if plane.site == planes[0].site]
+        levels = Counter(plane.channel for plane in planes)
+        for plane in {plane.channel: plane for plane in planes}.values():
+            try:
+                header = tiff.header(found.folder / plane.file)
+            except DataError:
+                continue
+            by_name = plane.page is not None or levels[plane.channel] > 1
+            depth = levels[plane.channel] if by_name else header.pages
+            votes[header.shape, header.dtype, depth] += 1
+            size = size or header.pixel_size_um
+    if not votes:
+        return tiff.Format((0, 0), "unreadable", 0)
+    return tiff.Format(*votes.most_common(1)[0][0], pixel_size_um=size)
+
+
+def _measure(image: np.ndarray, channels: list[str]) -> dict:
+    figures = {channel: quality.quality(image[i]) for i, channel in enumerate(channels)}
+    row = {
+        f"{name}_{channel}": figures[channel][name]
+        for channel in channels
+        for name in quality.NAMES
+    }
+    return {"Metadata_Flag": quality.flags(figures)} | row
+
+
+def _write_part(path: Path, well: str, rows: list[dict], channels: list[str]) -> None:
+    """The well's rows of the table of sites, whole or not at all."""
+    columns = [f"{name}_{channel}" for channel in channels for name in quality.NAMES]
+    table = pd.DataFrame(
+        rows,
+        columns=["Metadata_Site", "Metadata_Flag", "Metadata_Quarantine", *columns],
+    )
+    table.insert(0, "Metadata_Well", well)
+    text = ["Metadata_Well", "Metadata_Flag", "Metadata_Quarantine"]
+    table = table.astype({"Metadata_Site": "int64"} | dict.fromkeys(columns, "float64"))
+    table[text] = table[text].astype("string")
+    tables.write(path, table)
+
+
+def _content(
+    images: dict[int, np.ndarray], channels: list[str], pixel_size: float, z_step: float
+) -> str:
+    """Key of what is stored of a well: the pixels and what is written beside them."""
+    key = hashlib.blake2b(digest_size=12)
+    key.update(repr((STAGES["ingest"].version, channels, pixel_size, z_step)).encode())
+    for site, image in images.items():
+        key.update(repr((site, image.shape, image.dtype.str)).encode())
+        key.update(np.ascontiguousarray(image))
+    return key.hexdigest()
+
+
+def _stored(job: Job, well: str) -> dict[str, tuple[int, str]]:
+    """What the engine notes of the well's files: bytes and digest.
+
+    No digest of an image group's own zarr.json: `finish` rewrites it, in the same number of bytes.
+    """
+    free = {f for f, size in store.sizes(job.store, well).items() if size == 0}
+    return {
+        path.relative_to(job.plate_dir).as_posix(): (path.stat().st_size, "")
+        if path.relative_to(job.store).as_posix() in free
+        else digest(path)
+        for path in store.files_of(job.store, well)
+    }
+
+
+def _reason(reasons: dict[int, str]) -> str:
+    """One sentence for a well of which every site is bad."""
+    first = next(iter(reasons.values()))
+    return first if len(reasons) == 1 else f"all {len(reasons)} sites; {first}"
+
+
+def _listing(job: Job) -> Listing:
+    """The plate's index, made once a process: workers are given the well's name alone."""
+    key = job.plate, job.key
+    if key not in _listings:
+        _listings[key] = listing(job.entry, job.config)
+    return _listings[key]
