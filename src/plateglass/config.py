@@ -59,10 +59,16 @@ class NucleiSettings(Section):
 
 
 class CellsSettings(Section):
-    """Whole cells by seeded watershed on a channel, or nuclei grown by ``grow_um`` without one."""
+    """Whole cells by seeded watershed on a channel, or nuclei grown by ``grow_um`` without one.
+
+    ``reach_um``: no cell ends farther from its nucleus. ``threshold``: share of the channel's range
+    above the background at which a cell begins.
+    """
 
     channel: str | None = None
     grow_um: Positive = 5.0
+    reach_um: Positive = 30.0
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.012
 
 
 class SegmentSettings(Section):
@@ -230,7 +236,9 @@ def read(path: str | Path) -> Config:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected settings as 'key: value' lines, found nothing of the kind")
+        raise UserError(
+            f"{path}: expected settings as 'key: value' lines, found nothing of the kind"
+        )
     return parse(raw, path.parent, str(path))
 
 
