@@ -72,7 +72,9 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Exception:
         traceback.print_exc()
-        print(f"plateglass: a bug in {args.command}; please report the lines above", file=sys.stderr)
+        print(
+            f"plateglass: a bug in {args.command}; please report the lines above", file=sys.stderr
+        )
         return 1
     return 0
 

@@ -26,6 +26,13 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def digest(path: Path) -> tuple[int, str]:
+    """Size and digest of a file's bytes."""
+    with path.open("rb") as file:
+        key = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+        return file.tell(), key
+
+
 class Ledger(dict[str, dict[str, Any]]):
     """Well → ``{parts, key, files, quarantine}``.
 

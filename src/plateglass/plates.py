@@ -81,7 +81,9 @@ def read_sheet(config: Config) -> tuple[Plate, ...]:
             )
         )
     if not plates:
-        raise UserError(f"{sheet}: names no plate; add a line such as  P1,raw/P1,pattern,P1.csv,yes")
+        raise UserError(
+            f"{sheet}: names no plate; add a line such as  P1,raw/P1,pattern,P1.csv,yes"
+        )
     return tuple(plates)
 
 

@@ -1,7 +1,6 @@
 """A job as its stage sees it, and Dask over its wells."""
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plateglass.errors import DataError
-from plateglass.ledger import write_atomically
+from plateglass.ledger import digest, write_atomically
 
 if TYPE_CHECKING:
     from plateglass.config import Config
@@ -108,13 +107,6 @@ class Result:
         return self
 
 
-def digest(path: Path) -> tuple[int, str]:
-    """Size and digest of a file's bytes."""
-    with path.open("rb") as file:
-        key = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
-        return file.tell(), key
-
-
 def each(
     job: Job, function: Callable[..., Result], wells: Sequence[str], **given: Any
 ) -> Iterator[Result]:
@@ -169,7 +161,7 @@ def _spread(
     def submit(well: str) -> Any:
         return dask.submit(_attempt, function, job, well, given, pure=False)
 
-    pool = as_completed([submit(w) for _, w in zip(range(window), waiting)], with_results=False)
+    pool = as_completed([submit(w) for _, w in zip(range(window), waiting)], loop=dask.loop)
     failure: BaseException | None = None
     for future in pool:
         if (error := future.exception()) is not None:

@@ -118,7 +118,9 @@ class Workflow:
 
         lines = ["", "Done. Where to look:", f"  report   {self.results}/screen/report.html"]
         lines += [f"           {self.results}/{p}/report.html" for p in self.project.names]
-        lines += [f"  tables   {self.results}/<plate>/cells.parquet, sites, wells, wells_normalized"]
+        lines += [
+            f"  tables   {self.results}/<plate>/cells.parquet, sites, wells, wells_normalized"
+        ]
         lines += [f"           {self.results}/screen/wells_selected.parquet"]
         try:
             figures = json.loads((self.project.state / "summary.json").read_text())

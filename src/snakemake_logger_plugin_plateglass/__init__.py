@@ -102,7 +102,7 @@ class LogHandler(LogHandlerBase):
             self._error(record)
         elif event == LogEvent.ERROR:
             self._settle()
-            self._print(getattr(record, "exception", None) or record.getMessage(), "red")
+            self._print(record.getMessage(), "red")
         elif event not in HIDDEN and event is None and self._worth(record):
             self._print(record.getMessage(), "red" if record.levelno >= 40 else None)
 

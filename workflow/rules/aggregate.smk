@@ -45,7 +45,10 @@ rule tables:
     input:
         ancient(after("aggregate")),
     output:
-        [f"{RESULTS}/{{plate}}/{table}.parquet" for table in ("cells", "sites", "wells", "wells_normalized")],
+        [
+            f"{RESULTS}/{{plate}}/{table}.parquet"
+            for table in ("cells", "sites", "wells", "wells_normalized")
+        ],
     log:
         f"{RESULTS}/.plateglass/logs/{{plate}}.tables.log",
     conda:

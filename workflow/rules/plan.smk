@@ -10,7 +10,10 @@ done, after, why, markers, shown = (
     PLATEGLASS.markers,
     PLATEGLASS.shown,
 )
-say_where_to_look, say_what_failed = PLATEGLASS.say_where_to_look, PLATEGLASS.say_what_failed
+say_where_to_look, say_what_failed = (
+    PLATEGLASS.say_where_to_look,
+    PLATEGLASS.say_what_failed,
+)
 RUN, SETTINGS, RESTORE = PLATEGLASS.command, PLATEGLASS.settings, PLATEGLASS.restore
 
 
