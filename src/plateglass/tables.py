@@ -38,7 +38,7 @@ def write(
         Needed for pieces, taken from the frame otherwise.
     """
     if isinstance(frames, pd.DataFrame):
-        schema = schema or plain(pa.Schema.from_pandas(frames, preserve_index=False))
+        schema = schema or schema_of(frames)
         frames = [frames]
     elif schema is None:
         raise ValueError("a table written piece by piece needs its schema")
@@ -91,6 +91,16 @@ def unite(schemas: Iterable[pa.Schema]) -> pa.Schema:
     return pa.schema(list(fields.values()))
 
 
+def only(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    """The schema of some columns, in their order."""
+    return pa.schema([schema.field(column) for column in columns])
+
+
+def schema_of(frame: pd.DataFrame) -> pa.Schema:
+    """Columns and types of a frame, without its index."""
+    return plain(pa.Schema.from_pandas(frame, preserve_index=False))
+
+
 def plain(schema: pa.Schema) -> pa.Schema:
     """The schema without pandas' notes, and with text as plain text."""
     fields = [
@@ -111,7 +121,7 @@ def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     """The frame's rows in the schema's columns and types."""
     columns = []
     for field in schema:
-        if field.name not in frame.columns:
+        if field.name not in frame.columns or pa.types.is_null(field.type):
             columns.append(pa.nulls(len(frame), field.type))
             continue
         values = pa.Array.from_pandas(frame[field.name])

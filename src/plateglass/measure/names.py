@@ -14,6 +14,11 @@ from typing import NamedTuple
 from plateglass.errors import UserError
 
 COMPARTMENTS = ("Nuclei", "Cells", "Cytoplasm")
+CELL = ["Metadata_Site", "Metadata_Cell"]
+PLACE = ["Metadata_Plate", "Metadata_Well", *CELL, "Metadata_Edge", "Metadata_X", "Metadata_Y"]
+AUDIT = [f"Metadata_{name}" for name in ("Class", "Margin", "Fold", "GradCAMO", "Enrichment")]
+AUDIT += ["Metadata_Reliance"]
+EMBEDDING = "Cells_Embedding_"
 
 
 class Name(NamedTuple):
@@ -80,3 +85,28 @@ def columns(channels: Sequence[str]) -> list[str]:
             "rename a channel so that no name is made of others joined by '_'"
         )
     return names
+
+
+def features_of(columns: list[str]) -> list[str]:
+    """The feature columns, as pycytominer infers them: by the compartment's name in front."""
+    return [c for c in columns if c.startswith(tuple(f"{part}_" for part in COMPARTMENTS))]
+
+
+def ordered(columns: list[str], platemap: list[str]) -> list[str]:
+    """Place, platemap, audit, then Nuclei, Cells, Cytoplasm and the embedding; the rest is dropped.
+
+    Audit columns that others add keep their order behind the known ones.
+    """
+    have = dict.fromkeys(columns)
+    audit = [name for column in AUDIT for name in have if _is(name, column)]
+    first = [c for c in [*PLACE, *platemap] if c in have]
+    rest = [c for c in have if c.startswith("Metadata_") and c not in {*first, *audit}]
+    found = [*first, *dict.fromkeys(audit), *rest]
+    for part in COMPARTMENTS:
+        found += [c for c in have if c.startswith(f"{part}_") and not c.startswith(EMBEDDING)]
+    return found + sorted(c for c in have if c.startswith(EMBEDDING))
+
+
+def _is(name: str, column: str) -> bool:
+    """``Metadata_Margin`` and ``Metadata_Margin_<class>`` stand together; so do the controls'."""
+    return name == column or name.startswith(f"{column}_")

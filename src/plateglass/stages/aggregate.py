@@ -1,0 +1,206 @@
+"""aggregate: from the wells' parts to the tables of a plate, and one table for the screen.
+
+The cells go through a well at a time, so memory holds the wells' medians and a few wells' cells.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator
+from functools import reduce
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from plateglass import tables
+from plateglass.measure.names import AUDIT, CELL, PLACE, features_of, ordered
+from plateglass.measure.profiles import normalized_wells, profile, selected
+from plateglass.plates import well_order
+from plateglass.project import Project
+from plateglass.stages import SCREEN, STAGES
+from plateglass.wells import Job
+
+NUMBER = r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
+# What a platemap's column may not be called, as one of ours is, or begins so.
+OURS = ("Count", "Share", "PCIM", "Quarantine", "Flag", "Normalized_To")
+OURS = (*PLACE, *AUDIT, *(f"Metadata_{name}" for name in OURS))
+
+
+def run_plate(job: Job) -> None:
+    """Write ``cells``, ``sites``, ``wells`` and ``wells_normalized`` of a plate."""
+    project = Project.read(job.config)
+    provenance = project.provenance()
+    wells = sorted(project.ledger("features", job.plate).computed(), key=well_order)
+    platemap = platemap_columns(project.maps[job.plate])
+    schema = _schema(job, wells, platemap)
+    profiles: list[pd.DataFrame] = []
+
+    def cells() -> Iterator[pd.DataFrame]:
+        for done, well in enumerate(wells, 1):
+            frame = _cells(job, well, platemap)
+            profiles.append(profile(frame))
+            yield frame
+            job.progress(done, len(wells))
+
+    tables.write(job.plate_dir / "cells.parquet", cells(), provenance, schema)
+    quarantine = _quarantine(project, job.plate)
+    tables.write(job.plate_dir / "sites.parquet", _sites(project, job, quarantine), provenance)
+    known = sorted(project.ledger("ingest", job.plate), key=well_order)
+    table = _wells(job.plate, known, profiles, platemap, quarantine, schema.names)
+    tables.write(job.plate_dir / "wells.parquet", table, provenance)
+    negative = [
+        well
+        for well, label in project.labels(job.plate).items()
+        if label == job.config.platemap.negative
+    ]
+    normalized = normalized_wells(table, negative, job.config.aggregate.normalize)
+    tables.write(job.plate_dir / "wells_normalized.parquet", normalized, provenance)
+
+
+def run_screen(job: Job) -> None:
+    """Write ``screen/wells_selected``: the normalised wells of all plates with one feature set."""
+    project = Project.read(job.config)
+    paths = [job.results / plate / "wells_normalized.parquet" for plate in project.names]
+    paths = [path for path in paths if path.exists()]  # a refused plate has none
+    schema = tables.unite(pq.read_schema(path) for path in paths)
+    together = pd.concat([tables.read(path) for path in paths], ignore_index=True)
+    chosen = selected(together, list(job.config.aggregate.select))
+    path = job.results / SCREEN / "wells_selected.parquet"
+    tables.write(path, chosen, project.provenance(), tables.only(schema, list(chosen.columns)))
+
+
+def platemap_columns(rows: dict[str, dict[str, str]]) -> pd.DataFrame:
+    """The platemap by well, columns ``Metadata_<column as written>``.
+
+    Other signs than letters and digits become ``_``. A name of ours (``Metadata_Site``) or one
+    that is taken gets ``Platemap_`` or a number. A column of numbers is numbers, unless a leading
+    zero says that it is a code; what is empty is null.
+    """
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    found: dict[str, pd.Series] = {}
+    for column in table.columns:
+        name = "Metadata_" + re.sub(r"\W+", "_", column.strip()).strip("_")
+        if name in OURS or name.startswith(tuple(f"{own}_" for own in OURS)):
+            name = name.replace("Metadata_", "Metadata_Platemap_", 1)
+        plain, number = name, 2
+        while name in found:
+            name, number = f"{plain}_{number}", number + 1
+        values = table[column].fillna("").astype(str)
+        filled = values[values != ""]
+        if len(filled) and filled.str.fullmatch(NUMBER).all():
+            found[name] = pd.to_numeric(values.where(values != "", None)).astype(float)
+        else:
+            found[name] = values.where(values != "", None).astype(object)
+    return pd.DataFrame(found, index=table.index)
+
+
+def _parts(job: Job, well: str) -> list[str]:
+    """The stages that left rows of this well's cells."""
+    stages = ("segment", "features", "attribute")
+    return [stage for stage in stages if job.part(stage, well).exists()]
+
+
+def _schema(job: Job, wells: list[str], platemap: pd.DataFrame) -> pa.Schema:
+    """Columns and types of ``cells``: of all wells' parts, so that no well decides them."""
+    place = {"Metadata_Plate": [""], "Metadata_Well": [""]}
+    schemas = [tables.schema_of(pd.DataFrame(place)), tables.schema_of(platemap)]
+    for well in wells:
+        schemas += [pq.read_schema(job.part(stage, well)) for stage in _parts(job, well)]
+    schema = tables.unite(schemas)
+    return tables.only(schema, ordered(schema.names, list(platemap.columns)))
+
+
+def _cells(job: Job, well: str, platemap: pd.DataFrame) -> pd.DataFrame:
+    """One well's cells: the parts of its stages side by side, by site and number."""
+    parts: list[pd.DataFrame] = []
+    seen: set[str] = set()
+    for stage in _parts(job, well):
+        part = tables.read(job.part(stage, well))
+        part = part[[c for c in part.columns if c in CELL or c not in seen]]
+        seen |= set(part.columns)
+        parts.append(part)
+    frame = reduce(lambda left, right: left.merge(right, "left", CELL, validate="1:1"), parts)
+    frame = frame.sort_values(CELL, ignore_index=True)
+    known = {"Metadata_Plate": job.plate, "Metadata_Well": well}
+    if well in platemap.index:
+        known |= platemap.loc[well].to_dict()
+    frame = frame.drop(columns=[c for c in known if c in frame])
+    return pd.concat([pd.DataFrame(known, index=frame.index), frame], axis=1)
+
+
+def _wells(
+    plate: str,
+    known: list[str],
+    profiles: list[pd.DataFrame],
+    platemap: pd.DataFrame,
+    quarantine: dict[str, str],
+    cell_columns: list[str],
+) -> pd.DataFrame:
+    """A row for every well that has images, also where nothing could be computed."""
+    index = pd.Index(known, name="Metadata_Well")
+    filled = [row for row in profiles if not row.empty]
+    table = pd.concat(filled).set_index("Metadata_Well") if filled else pd.DataFrame()
+    table = table.drop(columns=[c for c in table if c in platemap.columns]).reindex(index)
+    features = features_of(cell_columns)
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *features])))
+    shares = [c for c in table if c.startswith("Metadata_Share_")]
+    if "Metadata_Count_Cells" not in table:
+        table["Metadata_Count_Cells"] = np.nan
+    counted = table["Metadata_Count_Cells"].notna()
+    table.loc[counted, shares] = table.loc[counted, shares].fillna(0.0)
+    reasons = pd.Series(quarantine, dtype=object).reindex(index)
+    empty = reasons.isna() & ~counted
+    table.loc[empty, "Metadata_Count_Cells"] = 0
+    table["Metadata_Count_Cells"] = table["Metadata_Count_Cells"].astype("Int64")
+    table["Metadata_Quarantine"] = reasons
+    table["Metadata_Plate"] = plate
+    table = table.join(platemap).reset_index()
+    first = ["Metadata_Plate", "Metadata_Well", *platemap.columns, "Metadata_Count_Cells"]
+    first += ["Metadata_Quarantine", *shares]
+    table[features] = table[features].astype("float64")
+    order = ordered(list(table.columns), list(platemap.columns))
+    return table[first + [c for c in order if c not in first]]
+
+
+def _quarantine(project: Project, plate: str) -> dict[str, str]:
+    """Well → why nothing, or nothing more, could be computed of it."""
+    reasons: dict[str, str] = {}
+    for stage in STAGES.values():
+        if stage.wells:
+            for well, entry in project.ledger(stage.name, plate).items():
+                if entry.get("quarantine"):
+                    reasons.setdefault(well, f"{stage.name}: {entry['quarantine']}")
+    return reasons
+
+
+def _sites(project: Project, job: Job, quarantine: dict[str, str]) -> pd.DataFrame:
+    """Every site: what ingest and segment found, and why one is left out."""
+    rows: list[pd.DataFrame] = []
+    for well in sorted(project.ledger("ingest", job.plate), key=well_order):
+        frame = pd.DataFrame({"Metadata_Site": pd.Series([None], dtype="Int64")})
+        if job.part("ingest", well).exists():
+            frame = tables.read(job.part("ingest", well))
+            counts = job.part("segment", well).with_suffix(".sites.parquet")
+            if counts.exists():
+                found = tables.read(counts)
+                found = found[[c for c in found if c == "Metadata_Site" or c not in frame]]
+                frame = frame.merge(found, "left", "Metadata_Site", validate="1:1")
+            frame = frame.sort_values("Metadata_Site", ignore_index=True)
+        for column in ("Metadata_Flag", "Metadata_Quarantine"):
+            if column not in frame:
+                frame[column] = pd.Series([None] * len(frame), dtype=object)
+        if well in quarantine:
+            why = frame["Metadata_Quarantine"].astype(object)
+            frame["Metadata_Quarantine"] = why.where(why.notna(), quarantine[well])
+        frame["Metadata_Plate"], frame["Metadata_Well"] = job.plate, well
+        rows.append(frame)
+    if not rows:
+        return pd.DataFrame(columns=["Metadata_Plate", "Metadata_Well", "Metadata_Site"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # concat: columns that are all null
+        table = pd.concat(rows, ignore_index=True)
+    table["Metadata_Site"] = table["Metadata_Site"].astype("Int64")
+    first = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
+    first += ["Metadata_Flag", "Metadata_Quarantine"]
+    return table[first + [c for c in table.columns if c not in first]]
