@@ -21,6 +21,7 @@ PLATE_TABLES = ("cells", "sites", "wells", "wells_normalized")
 
 
 def marker(project: Project, plate: str, stage: str, key: str) -> Path:
+    """Path of the marker that says: done, for exactly this key."""
     return project.state / "done" / f"{plate}.{stage}.{key}"
 
 

@@ -100,7 +100,11 @@ def _finished(job: Job, model: Model, well: Prepared, seen: tuple, classed: bool
     audit["Metadata_GradCAMO"], audit["Metadata_Enrichment"] = score, enrichment
     arguments = (well.crops, well.masks, well.levels, _ids(job, well))
     audit["Metadata_Reliance"] = controls.reliance(
-        model, name, *arguments, draws=job.config.features.reliance_draws, batch=job.config.run.batch
+        model,
+        name,
+        *arguments,
+        draws=job.config.features.reliance_draws,
+        batch=job.config.run.batch,
     )
     passes += len(rows) * job.config.features.reliance_draws
     if classed:
@@ -109,7 +113,9 @@ def _finished(job: Job, model: Model, well: Prepared, seen: tuple, classed: bool
         ).items():
             audit[f"Metadata_Class_{control}"] = _named(model, classes)
     vectors = {f"Cells_Embedding_{k:03d}": column for k, column in enumerate(embedding.T)}
-    rows = pd.concat([rows, pd.DataFrame(audit, rows.index), pd.DataFrame(vectors, rows.index)], axis=1)
+    rows = pd.concat(
+        [rows, pd.DataFrame(audit, rows.index), pd.DataFrame(vectors, rows.index)], axis=1
+    )
     return _write(job, well.well, rows, coarse, {"cells": len(rows), "passes": passes})
 
 
@@ -165,11 +171,15 @@ def prepare(job: Job, well: str, units: Units, size: int) -> Prepared:
             level = np.tile(crops.background(scaled, cells), (len(x), 1))
             pieces.append((x, masks, level))
     empty = (np.zeros((0, len(channels), size, size), np.float32),)
-    joined = [np.concatenate(parts) for parts in zip(*pieces)] if pieces else [*empty, *empty, *empty]
+    joined = (
+        [np.concatenate(parts) for parts in zip(*pieces)] if pieces else [*empty, *empty, *empty]
+    )
     return Prepared(well, pd.concat(rows, ignore_index=True), *joined)
 
 
-def _write(job: Job, well: str, rows: pd.DataFrame, maps: np.ndarray | None, counts: dict) -> Result:
+def _write(
+    job: Job, well: str, rows: pd.DataFrame, maps: np.ndarray | None, counts: dict
+) -> Result:
     """A well's rows, and its last-layer maps for attribute."""
     part = job.part("features", well)
     part.parent.mkdir(parents=True, exist_ok=True)
