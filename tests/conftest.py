@@ -6,7 +6,11 @@ import pytest
 
 
 def pytest_addoption(parser):
-    parser.addoption("--real-data", default=None, help="folder with real images; tests of them are skipped without")
+    parser.addoption(
+        "--real-data",
+        default=None,
+        help="folder with real images; tests of them are skipped without",
+    )
 
 
 @pytest.fixture(scope="session")

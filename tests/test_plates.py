@@ -41,7 +41,12 @@ def test_a_sheet(settings, tmp_path):
     )
     one, two = plates.read_sheet(config)
     assert (one.path, one.platemap, one.train) == (tmp_path / "raw/P1", tmp_path / "m.csv", True)
-    assert (str(two.path), two.layout, two.platemap, two.train) == ("/far/P2", "pattern", None, False)
+    assert (str(two.path), two.layout, two.platemap, two.train) == (
+        "/far/P2",
+        "pattern",
+        None,
+        False,
+    )
     assert plates.labels(one, config) == {"A01": "negative_control"}
     assert plates.read_platemap(two, config) == {}
 

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+
 from screen import Screen, assert_same
 
 WELL_STAGES = ("ingest", "segment", "features", "attribute")
@@ -142,7 +143,9 @@ def test_a_part_lost(screen, lost, stage):
 
 
 def test_a_shard_lost_is_found_by_verify(screen):
-    shard = next(p for p in (screen.results / "P2/plate.zarr/A/3/0/0").rglob("c/**/*") if p.is_file())
+    shard = next(
+        p for p in (screen.results / "P2/plate.zarr/A/3/0/0").rglob("c/**/*") if p.is_file()
+    )
     shard.unlink()
     assert screen.plan().reasons == {}
     screen.settings["run"] = {"verify": "sizes"}
@@ -162,7 +165,10 @@ def test_a_job_killed_resumes_at_the_well(screen, monkeypatch):
     from plateglass import jobs
 
     before = screen.tables()
-    screen.settings["segment"] = {**screen.settings["segment"], "cells": {"channel": "Actin", "grow_um": 4}}
+    screen.settings["segment"] = {
+        **screen.settings["segment"],
+        "cells": {"channel": "Actin", "grow_um": 4},
+    }
     screen.write()
     record, seen = jobs._record, []
 
@@ -203,6 +209,9 @@ def test_two_workers_give_what_one_gives(finished, tmp_path):
     shutil.copytree(finished.folder, tmp_path / "two", copy_function=shutil.copy2)
     shutil.rmtree(tmp_path / "two/results")
     two = Screen.__new__(Screen)
-    two.__dict__ |= finished.__dict__ | {"folder": tmp_path / "two", "results": tmp_path / "two/results"}
+    two.__dict__ |= finished.__dict__ | {
+        "folder": tmp_path / "two",
+        "results": tmp_path / "two/results",
+    }
     two.run(threads=2)
     assert_same(two, finished)

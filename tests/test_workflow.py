@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from screen import Screen
 
 ROOT = Path(__file__).parents[1]
