@@ -6,7 +6,10 @@ added to the ledger as they finish, the marker comes last.
 
 import importlib
 import json
+import resource
 import shutil
+import sys
+import time
 from pathlib import Path
 
 from plateglass.errors import DataError, PlateglassError
@@ -15,6 +18,8 @@ from plateglass.plan import PLATE_TABLES, damaged, marker
 from plateglass.project import Project, signatures
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result
+
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
 
 
 def run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
@@ -37,6 +42,7 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
         threads=threads,
         model=project.model_key() if project.has_model else None,
     )
+    start = time.monotonic()
     try:
         if stage == "demo":
             from plateglass.layouts.demo import render
@@ -49,9 +55,31 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
             left = _whole(project, job)
     finally:
         (job.state / "progress" / f"{plate}.{stage}").unlink(missing_ok=True)
+    _note_cost(job, time.monotonic() - start)
     results = project.config.results
     sizes = {str(path.relative_to(results)): path.stat().st_size for path in left}
     write_atomically(done, json.dumps(sizes))
+
+
+def _note_cost(job: Job, seconds: float) -> None:
+    """One line of ``costs.jsonl``: wall time, and peak memory of the largest process (MB)."""
+    own, workers = (
+        resource.getrusage(who).ru_maxrss * _RSS_UNIT / 1e6
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    cost = {
+        "plate": job.plate,
+        "stage": job.stage,
+        "key": job.key,
+        "threads": job.threads,
+        "seconds": round(seconds, 1),
+        "peak_mb": round(own),
+        "peak_worker_mb": round(workers),
+    }
+    print(json.dumps(cost))
+    job.state.mkdir(parents=True, exist_ok=True)
+    with (job.state / "costs.jsonl").open("a") as file:
+        file.write(json.dumps(cost) + "\n")
 
 
 def _wells(project: Project, job: Job) -> list[Path]:
