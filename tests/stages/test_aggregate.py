@@ -57,7 +57,7 @@ class Plate:
             Metadata_Edge=place["Metadata_Cell"] == 1,
             Metadata_X=rng.random(2 * cells),
             Metadata_Y=rng.random(2 * cells),
-            Box_Y0=0,
+            Metadata_Box_Top=0,
         )
         values = {name: rng.normal(10, 2, 2 * cells).astype(np.float32) for name in FEATURES}
         features = place.assign(**values)

@@ -95,12 +95,14 @@ def features_of(columns: list[str]) -> list[str]:
 def ordered(columns: list[str], platemap: list[str]) -> list[str]:
     """Place, platemap, audit, then Nuclei, Cells, Cytoplasm and the embedding; the rest is dropped.
 
-    Audit columns that others add keep their order behind the known ones.
+    Audit columns that others add keep their order behind the known ones. Bounding boxes stay in
+    the parts.
     """
     have = dict.fromkeys(columns)
     audit = [name for column in AUDIT for name in have if _is(name, column)]
     first = [c for c in [*PLACE, *platemap] if c in have]
     rest = [c for c in have if c.startswith("Metadata_") and c not in {*first, *audit}]
+    rest = [c for c in rest if not c.startswith("Metadata_Box_")]
     found = [*first, *dict.fromkeys(audit), *rest]
     for part in COMPARTMENTS:
         found += [c for c in have if c.startswith(f"{part}_") and not c.startswith(EMBEDDING)]

@@ -60,7 +60,7 @@ def normalized_wells(wells: pd.DataFrame, negative: list[str], method: str) -> p
     place = wells.columns.get_loc("Metadata_Count_Cells") + 1
     if not features or not counted.any():
         out = wells.copy()
-        out.insert(place, "Metadata_Normalized_To", "nothing: the plate has no cells")
+        out.insert(place, "Metadata_Normalized_To", "nothing: no cells, or no features")
         return out
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # empty columns, zero spreads: null, as said below
