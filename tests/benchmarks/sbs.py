@@ -1,0 +1,205 @@
+"""Figures of a finished run on the real plate (config/sbs.yaml): the tables docs/benchmarks.md cites.
+
+    python tests/benchmarks/sbs.py --results results/sbs [--real-data DIR] [--json FILE]
+
+Reads the run's tables and model alone, computes nothing anew. Values of training wells are out of
+fold. Intervals are over wells; a class of fewer than four wells is printed well by well instead.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from plateglass import tables
+from plateglass.measure import assay
+
+LABEL, CLASS = "Metadata_role", "Metadata_Class"
+NEGATIVE, POSITIVE = CONTROLS = ("negative_control", "positive_control")
+DOSE = "Metadata_dose_level"
+CHANNEL = "GFP"
+OUTLINED = ("A01", "B01", "A12", "B12")  # wells of bbbc013_cells
+
+
+class Figures:
+    """What was measured: lines as they are printed, and a dictionary for ``--json``."""
+
+    def __init__(self):
+        self.found: dict[str, dict] = {}
+        self.section = ""
+
+    def head(self, title: str) -> None:
+        self.section = title
+        self.found[title] = {}
+        print(f"\n## {title}\n")
+
+    def say(self, name: str, value: object, note: str = "") -> None:
+        plain = value._asdict() if hasattr(value, "_asdict") else value
+        self.found[self.section][name] = plain
+        text = f"{value:.3f}" if isinstance(value, float) else str(value)
+        print(f"- {name}: {text}{f' – {note}' if note else ''}")
+
+    def table(self, frame: pd.DataFrame) -> None:
+        print("\n" + frame.to_string(index=False, float_format=lambda x: f"{x:.3f}") + "\n")
+
+
+def main() -> None:
+    """Print every figure of a run's plates and of its model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--real-data", type=Path, help="folder that holds bbbc013_cells")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    given = parser.parse_args()
+    figures = Figures()
+    model(figures, given.results / "screen" / "model")
+    for path in sorted(given.results.glob("*/cells.parquet")):
+        plate(figures, path.parent, given.results / "screen" / "model")
+    if given.real_data is not None:
+        outlines(figures, given.results, given.real_data / "bbbc013_cells" / "cell_labels")
+    if given.json is not None:
+        given.json.write_text(json.dumps(figures.found, indent=1, default=str) + "\n")
+
+
+def model(figures: Figures, folder: Path) -> None:
+    """DCMIX weights, ablations and controls, as train measured them out of fold."""
+    figures.head("model")
+    if not (folder / "model.json").exists():
+        figures.say("model", "none: no network was trained")
+        return
+    for name in ("channels", "controls"):
+        if (folder / f"{name}.parquet").exists():
+            table = tables.read(folder / f"{name}.parquet")
+            figures.found["model"][name] = table.to_dict("records")
+            figures.table(table)
+
+
+def plate(figures: Figures, folder: Path, model_dir: Path) -> None:
+    """Every figure of one plate."""
+    figures.head(folder.name)
+    cells = tables.read(folder / "cells.parquet")
+    sites = tables.read(folder / "sites.parquet")
+    wells = tables.read(folder / "wells.parquet")
+    known = cells[cells[LABEL].isin([NEGATIVE, POSITIVE])]
+    counts = wells[wells[LABEL].isin([NEGATIVE, POSITIVE])]["Metadata_Count_Cells"]
+    figures.say("cells", len(cells))
+    figures.say("cells per control well, mean", float(counts.mean()))
+    figures.say("cells per control well, least", int(counts.min()))
+    ratio = assay.nucleus_to_cytoplasm(cells, CHANNEL, sites)
+    scores = {"nucleus / cytoplasm": ratio.groupby(cells["Metadata_Well"]).median()}
+    if "Metadata_Margin" in cells:
+        margin = cells.groupby("Metadata_Well")["Metadata_Margin"].mean()
+        scores = {"margin": margin, **scores}
+        accuracy(figures, known)
+        audit(figures, known, cells, model_dir)
+    separation(figures, wells.set_index("Metadata_Well"), scores)
+
+
+def accuracy(figures: Figures, known: pd.DataFrame) -> None:
+    """Balanced accuracy, and beside it what the controls leave of it."""
+    full = assay.hits(known, LABEL)
+    figures.say("balanced accuracy", assay.balanced_accuracy(full))
+    rows = full.assign(accuracy=full["hits"] / full["cells"])
+    figures.table(rows[["Metadata_Well", "label", "cells", "accuracy"]])
+    for column in [c for c in known.columns if c.startswith(f"{CLASS}_")]:
+        control = column.removeprefix(f"{CLASS}_")
+        left = assay.hits(known, LABEL, column)
+        figures.say(f"balanced accuracy, {control}", assay.balanced_accuracy(left))
+        if left[["Metadata_Well", "cells"]].equals(full[["Metadata_Well", "cells"]]):
+            with_, without = assay.balanced_statistic(full), assay.balanced_statistic(left)
+            lost = assay.bootstrap(lambda at: with_(at) - without(at), full["label"])  # noqa: B023
+            figures.say(f"lost by {control}", lost)
+        shares = known[column].value_counts(normalize=True)
+        figures.say(
+            f"called, {control}", ", ".join(f"{k} {v:.2f}" for k, v in sorted(shares.items()))
+        )
+    negative = known[known[LABEL] == NEGATIVE]
+    called = (negative[CLASS] == POSITIVE).groupby(negative["Metadata_Well"]).mean()
+    by_column = called.groupby(called.index.str[1:]).mean()
+    if {"02", "12"} <= set(by_column.index):
+        figures.say("column: called positive in 12 less in 2", by_column["12"] - by_column["02"])
+
+
+def audit(figures: Figures, known: pd.DataFrame, cells: pd.DataFrame, model_dir: Path) -> None:
+    """Whether the network looked at the cell: Grad-CAMO, enrichment, nulls, reliance."""
+    side = json.loads((model_dir / "model.json").read_text())["crop"]["px"]
+    ceiling = side**2 / known["Cells_AreaShape_Area"]
+    figures.say("enrichment's ceiling (HW / |m|), mean", float(ceiling.mean()))
+    for column in ("GradCAMO", "Enrichment", "Reliance"):
+        name = f"Metadata_{column}"
+        figures.say(column, assay.mean_of_cells(known, name, LABEL), "control wells")
+        for by, kind in ((LABEL, "wells of"), (CLASS, "cells called")):
+            for label, part in known.groupby(by):
+                figures.say(
+                    f"{column}, {kind} {label}",
+                    assay.mean_of_cells(part, name, LABEL) if by == LABEL else part[name].mean(),
+                )
+        figures.say(f"{column}, all wells", float(cells[name].mean()))
+    figures.say("null share, control wells", float(known["Metadata_GradCAMO"].isna().mean()))
+    figures.say("null share, all wells", float(cells["Metadata_GradCAMO"].isna().mean()))
+
+
+def separation(figures: Figures, wells: pd.DataFrame, scores: dict[str, pd.Series]) -> None:
+    """Z′ and dose response of each score; the paired difference of the first to the last."""
+    treated = wells[wells[LABEL] == "treatment"]
+    dose = pd.to_numeric(treated[DOSE]).to_numpy()
+    for name, score in scores.items():
+        by = {label: score.reindex(wells.index[wells[LABEL] == label]) for label in CONTROLS}
+        figures.say(f"Z′, {name}", assay.z_prime(by[POSITIVE], by[NEGATIVE]))
+        values = score.reindex(treated.index).to_numpy()
+        rho = assay.bootstrap(lambda at: assay.spearman(dose[at], values[at]), np.ones(len(dose)))  # noqa: B023
+        figures.say(f"dose ρ, {name}", rho, "treatment wells")
+        every = pd.to_numeric(wells[DOSE]).to_numpy()
+        whole = assay.spearman(every, score.reindex(wells.index).to_numpy())
+        figures.say(f"dose ρ with the controls, {name}", whole, f"{len(every)} wells")
+    if len(scores) > 1:
+        (first, a), (last, b) = list(scores.items())[0], list(scores.items())[-1]
+        a, b = a.reindex(treated.index).to_numpy(), b.reindex(treated.index).to_numpy()
+        figures.say(
+            f"dose ρ, {first} less {last}, paired",
+            assay.bootstrap(
+                lambda at: assay.spearman(dose[at], a[at]) - assay.spearman(dose[at], b[at]),
+                np.ones(len(dose)),
+            ),
+        )
+    shown = pd.DataFrame({"well": treated.index, "dose": dose})
+    for name, score in scores.items():
+        shown[name] = score.reindex(treated.index).to_numpy()
+    figures.table(shown.groupby("dose", as_index=False).mean(numeric_only=True))
+
+
+def outlines(figures: Figures, results: Path, folder: Path) -> None:
+    """IoU of our cells with the outlines of another segmentation of four wells."""
+    from tifffile import imread
+
+    from plateglass import store
+
+    figures.head("cells against the outlines of bbbc013_cells")
+    found: list[float] = []
+    for path in sorted(results.glob("*/plate.zarr")):
+        have = [well for well in OUTLINED if well in store.wells(path)]
+        for well in have:
+            truth = imread(folder / f"{well}.tif").astype(np.int64)
+            ours = store.read_labels(path, well, 0, "cells")[0]
+            best = best_iou(truth, ours)
+            found += best.tolist()
+            figures.say(f"mean IoU, {well}", float(best.mean()), f"{len(best)} outlines")
+    if found:
+        figures.say("mean IoU", float(np.mean(found)), f"{len(found)} outlines, best match of each")
+        figures.say("share of outlines with IoU ≥ 0.5", float(np.mean(np.array(found) >= 0.5)))
+
+
+def best_iou(truth: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """For each object of ``truth`` the largest IoU with one of ``ours``."""
+    numbers = np.unique(truth[truth > 0])
+    size = int(ours.max()) + 1
+    both = np.bincount(truth.ravel() * size + ours.ravel(), minlength=(truth.max() + 1) * size)
+    both = both.reshape(-1, size)
+    union = both.sum(1)[:, None] + both.sum(0)[None] - both
+    iou = both[:, 1:] / np.maximum(union[:, 1:], 1)
+    return iou[numbers].max(1, initial=0.0)
+
+
+if __name__ == "__main__":
+    main()
