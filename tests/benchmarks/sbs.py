@@ -154,7 +154,7 @@ def separation(figures: Figures, wells: pd.DataFrame, scores: dict[str, pd.Serie
         whole = assay.spearman(every, score.reindex(wells.index).to_numpy())
         figures.say(f"dose ρ with the controls, {name}", whole, f"{len(every)} wells")
     if len(scores) > 1:
-        (first, a), (last, b) = list(scores.items())[0], list(scores.items())[-1]
+        (first, a), *_, (last, b) = scores.items()
         a, b = a.reindex(treated.index).to_numpy(), b.reindex(treated.index).to_numpy()
         figures.say(
             f"dose ρ, {first} less {last}, paired",
