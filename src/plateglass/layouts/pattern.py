@@ -68,7 +68,7 @@ def index(
     site_at, channel_at, z_at = (groups.get(name) for name in ("site", "channel", "z"))
     found, ignored, seen, example = Listing(folder), 0, 0, ""
     names: dict[str | tuple[str, str], str] = {}  # as written → A01
-    numbers: dict[str, int] = {}
+    numbers: dict[str | None, int] = {None: 1}  # an optional group that took no part
     others: set[str] = set()
     fullmatch = take.fullmatch
     for file, state in files:

@@ -1,6 +1,7 @@
 """Planes of a TIFF: grey levels of 8 or 16 bits, or a sentence that says why not."""
 
 import logging
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,8 @@ def _format(tiff: tifffile.TiffFile, path: Path) -> Format:
     pages = _pages(tiff)
     if not pages:
         raise DataError(f"{path}: truncated or damaged TIFF: no image in it; copy it again")
+    if _next(tiff) != 0:
+        raise DataError(f"{path}: truncated TIFF: pages after the {len(tiff.pages)}. are missing")
     size = tiff.filehandle.size
     for page in pages:
         _check(page, size, path)
@@ -121,6 +124,18 @@ def _format(tiff: tifffile.TiffFile, path: Path) -> Format:
             "channel a file (Image > Color > Split Channels)"
         )
     return Format(first.shape, first.dtype.newbyteorder("=").name, len(pages), _pixel_size(tiff))
+
+
+def _next(tiff: tifffile.TiffFile) -> int:
+    """Where the last page that was found says that the next one lies: 0 in a whole file.
+
+    tifffile takes a chain of pages that leads out of the file for its end.
+    """
+    last, form, file = tiff.pages[-1], tiff.tiff, tiff.filehandle
+    file.seek(last.offset)
+    (tags,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    file.seek(tags * form.tagsize, 1)
+    return struct.unpack(form.offsetformat, file.read(form.offsetsize))[0]
 
 
 def _check(page: tifffile.TiffPage, size: int, path: Path) -> None:

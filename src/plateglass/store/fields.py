@@ -122,10 +122,12 @@ def set_display(
     for entry in attributes(folder)["ome"]["well"]["images"]:
         image = folder / entry["path"]
         ome = attributes(image)["ome"]
-        for channel in ome["omero"]["channels"]:
+        channels = ome["omero"]["channels"]
+        usual = metadata.colours_of([channel["label"] for channel in channels])
+        for channel in channels:
             name = channel["label"]
             channel["window"].update(start=windows[name][0], end=windows[name][1])
-            channel["color"] = (colours or {}).get(name, channel["color"])
+            channel["color"] = (colours or {}).get(name, usual[name])
         metadata.write_image(image, ome)
 
 
