@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 
 from plateglass import crops, store, tables
+from plateglass.errors import UserError
 from plateglass.explain.fidelity import cell_share
 from plateglass.explain.gradcam import upsample
 from plateglass.explain.pcim import RECIPES, pcim
-from plateglass.errors import UserError
 from plateglass.models import device
 from plateglass.models.batches import across
 from plateglass.models.recipe import Model, load_model
@@ -76,12 +76,12 @@ def _network(model: Model, plate: str, well: str) -> str:
 
 
 def draw(plate: str, well: str, rows: pd.DataFrame, count: int | str) -> pd.DataFrame:
-    """``count`` of a well's cells (or ``all``) by a hash of who they are: no other well plays a part."""
+    """``count`` of a well's cells, or ``all``, by a hash of who they are: no other plays a part."""
     if count == "all" or len(rows) <= count:
         return rows
     names = (f"{plate}/{well}/{s}/{c}" for s, c in zip(rows.Metadata_Site, rows.Metadata_Cell))
-    order = np.argsort([hashlib.blake2b(name.encode(), digest_size=8).hexdigest() for name in
-    names]) return rows.iloc[np.sort(order[:count])]
+    order = np.argsort([hashlib.blake2b(n.encode(), digest_size=8).hexdigest() for n in names])
+    return rows.iloc[np.sort(order[:count])]
 
 
 def prepare(
