@@ -1,10 +1,10 @@
 """Classical features of every cell of a field, under CellProfiler's names.
 
-Measured by cp_measure (a maintained port of CellProfiler's modules), except for two things it
-does once per channel or pair in Python: the rings of a radial distribution depend on the labels
-alone, so they are laid out once and every channel is binned into them (2 channels: 1.9 times as
-fast, and the more so the more channels), and correlations are sums by label. Both are held to
-cp_measure column by column in the tests.
+Measured by cp_measure (a maintained port of CellProfiler's modules), except where it goes through
+the objects or channels one by one: the rings of a radial distribution depend on the labels alone, so
+they are laid out once and every channel is binned into them (2 channels: 1.9 times as fast, and the
+more so the more channels); textures (see texture.py) and correlations are counts and sums by label.
+All three are held to cp_measure column by column in the tests.
 
 Where a value is undefined it is NaN. cp_measure and CellProfiler write 0 for some: a mean
 fraction or variation of an empty ring, the edge of a cell that fills the field, the form of an
@@ -21,10 +21,10 @@ from centrosome.propagate import propagate
 from cp_measure._sanitize import sanitize_masks
 from cp_measure.core.measureobjectintensity import get_intensity
 from cp_measure.core.measureobjectsizeshape import get_feret, get_sizeshape, get_zernike
-from cp_measure.core.measuretexture import get_texture
 from scipy.ndimage import distance_transform_edt
 
 from plateglass.measure import names
+from plateglass.measure.texture import LEVELS, Pairs
 
 RINGS = 4
 WEDGES = 8
@@ -103,14 +103,14 @@ def _compartment(
     found = _named("shape", shape)
     found |= _named("feret", get_feret(labels, None))
     found |= _named("zernike", get_zernike(labels, None))
-    rings = Rings(labels)
+    rings, pairs = Rings(labels), Pairs(labels)
     for channel, plane in planes.items():
         intensity = get_intensity(labels, plane)
         if labels.min() == labels.max():  # the object fills the field: it has no edge to measure
             intensity |= {k: np.full(1, np.nan) for k in intensity if k.endswith("Edge")}
         found |= _named("intensity", intensity, channel=channel)
         found |= _named("radial", rings.distribution(plane), channel=channel)
-        found |= _named("texture", get_texture(labels, grey[channel]), channel=channel)
+        found |= _named("texture", pairs.haralick(grey[channel]), channel=channel)
     for first, second in names.pairs(list(planes)):
         correlation = {"Correlation_Pearson": pearson(labels, planes[first], planes[second])}
         found |= _named("correlation", correlation, first=first, second=second)
@@ -128,7 +128,7 @@ def _levels(plane: np.ndarray, dtype: np.dtype, window: tuple[float, float] | No
         window = (0.0, float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0)
     low, high = window
     scaled = (plane - low) / max(high - low, np.finfo(float).tiny)
-    return np.rint(1 + 254 * np.clip(scaled, 0, 1)).astype(np.uint8)
+    return np.rint(1 + (LEVELS - 2) * np.clip(scaled, 0, 1)).astype(np.uint8)
 
 
 class Rings:
