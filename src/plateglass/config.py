@@ -210,8 +210,8 @@ class Config(Section):
 
     @property
     def channel_names(self) -> tuple[str, ...]:
-        """Channels in the order of the stores' ``c`` axis."""
-        return tuple(self.channels)
+        """Channels in the order of the stores' ``c`` axis: by name, for keys have no order."""
+        return tuple(sorted(self.channels))
 
     @property
     def positive(self) -> str | None:

@@ -60,23 +60,25 @@ class Listing:
         ]
 
     def add(
-        self, where: str, key: tuple[str, int, str, int], file: str, page: int | None, mark: tuple
+        self,
+        where: str,
+        well: str,
+        place: tuple[int, str, int],
+        file: str,
+        page: int | None,
+        mark: tuple,
     ) -> None:
-        """Take a plane in. key: well, site, channel, z. A second one of the same key: UserError."""
-        well, *rest = key
-        try:
-            planes = self._planes[well]
-        except KeyError:
+        """Take a plane in. place: site, channel, z. A second one in a place: UserError."""
+        planes = self._planes.get(well)
+        if planes is None:
             planes = self._planes[well] = {}
             self.wells[well] = []
-        place = tuple(rest)
-        if place in planes:
-            first = planes[place][0]
-            also = "" if page is None else f" (frame {page})"
+        elif place in planes:
+            site, channel, z = place
             raise UserError(
-                f"{where}: two files for well {well}, site {rest[0]}, channel {rest[1]}, "
-                f"z {rest[2]}: {first} and {file}{also}; move one of them away, or tell them apart "
-                "by another group"
+                f"{where}: two files for well {well}, site {site}, channel {channel}, z {z}: "
+                f"{planes[place][0]} and {file}; move one of them away, or tell them apart by "
+                "another group"
             )
         planes[place] = (file, page)
         self.wells[well].append(mark)

@@ -80,7 +80,7 @@ def listing(plate: "Plate", config: "Config") -> Listing:
                 states[path] = _state(folder / path, mark)
             # Sorted with others of its kind: numbers and text only.
             state = (path, *states[path], site, channel, -1 if page is None else page, size or 0)
-            found.add(where, (well, site, channel, page or 0), path, page, state)
+            found.add(where, well, (site, channel, page or 0), path, page, state)
     if not states or all(state == (-1, 0) for state in states.values()):
         example = next(iter(states), "none")
         raise UserError(

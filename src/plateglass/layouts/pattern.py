@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plateglass.errors import UserError
 from plateglass.layouts import Listing, mark_of, matches, well_of
@@ -30,11 +30,11 @@ def listing(plate: "Plate", config: "Config") -> Listing:
             f"plate {plate.name} has `layout: pattern`, but ingest.pattern is not set; "
             f"write one such as  pattern: '{EXAMPLE}'"
         )
-    mark = mark_of(config)
     walk = _deep(plate.path, "") if "/" in config.ingest.pattern else _flat(plate.path)
-    files = ((name, lambda entry=entry: mark(entry.stat())) for name, entry in walk)
     try:
-        return index(files, config.ingest.pattern, matches(config), where, plate.path)
+        return index(
+            walk, config.ingest.pattern, matches(config), where, plate.path, mark_of(config)
+        )
     except OSError as error:
         raise UserError(
             f"{where}: cannot be read: {error.strerror}; is the path in the sheet of plates right "
@@ -43,18 +43,19 @@ def listing(plate: "Plate", config: "Config") -> Listing:
 
 
 def index(
-    files: Iterable[tuple[str, Callable[[], tuple]]],
+    files: Iterable[tuple[str, Callable[[], Any]]],
     pattern: str,
     channels: dict[str, str],
     where: str,
     folder: Path,
+    mark: Callable[[Any], tuple] = tuple,
 ) -> Listing:
     """Index of named files; also of files that are not there yet (the demo's).
 
-    files: name (or path from the folder, with `/`) and a function that gives what stands for the
-    file's state (bytes, mtime_ns), asked only of files that are taken. channels: what the group
-    `channel` holds → the channel's name; other channels' files are left out. where: start of
-    messages.
+    files: name (or path from the folder, with `/`) and a function that gives its state, asked only
+    of files that are taken; mark makes of it what enters the rerun key (bytes, mtime_ns).
+    channels: what the group `channel` holds → the channel's name; other channels' files are left
+    out. where: start of messages.
 
     Raises
     ------
@@ -63,10 +64,11 @@ def index(
         channel without a file, two files for one plane.
     """
     take = _compile(pattern, where)
-    groups = take.groupindex
-    well_at, row_at, column_at = (groups.get(name) for name in ("well", "row", "column"))
-    site_at, channel_at, z_at = (groups.get(name) for name in ("site", "channel", "z"))
-    found, ignored, seen, example = Listing(folder), 0, 0, ""
+    at = take.groupindex
+    # One tuple of groups a file, whatever the order in the pattern; 0 is the whole name, a dummy.
+    wanted = [at.get(name, 0) for name in GROUPS]
+    by_well, has_site, has_z = "well" in at, "site" in at, "z" in at
+    found, seen, example = Listing(folder), 0, ""
     names: dict[str | tuple[str, str], str] = {}  # as written → A01
     numbers: dict[str | None, int] = {None: 1}  # an optional group that took no part
     others: set[str] = set()
@@ -76,27 +78,24 @@ def index(
         match = fullmatch(file)
         if match is None:
             example = example if example.endswith(IMAGES) else file
-            if file.endswith(IMAGES):
-                ignored += 1
-                if ignored <= 3:
-                    found.ignored.append(file)
+            if len(found.ignored) < 3 and file.endswith(IMAGES):
+                found.ignored.append(file)
             continue
+        well, row, column, site, channel, z = match.group(*wanted)
+        others.add(channel)
+        if channel not in channels:
+            continue
+        written = well if by_well else (row, column)
         try:
-            channel = channels.get(match[channel_at])
-            others.add(match[channel_at])
-            if channel is None:
-                continue
-            written = match[well_at] if well_at else (match[row_at], match[column_at])
-            if (well := names.get(written)) is None:
-                well = names[written] = well_of(written)
-            site = z = 1
-            if site_at and (site := numbers.get(match[site_at])) is None:
-                site = numbers[match[site_at]] = int(match[site_at])
-            if z_at and (z := numbers.get(match[z_at])) is None:
-                z = numbers[match[z_at]] = int(match[z_at])
-        except (ValueError, TypeError) as error:
+            if written not in names:
+                names[written] = well_of(written)
+            for number in (site := site if has_site else None, z := z if has_z else None):
+                if number not in numbers:
+                    numbers[number] = int(number)
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{where}: {file}: {_explain(error, match)}") from None
-        found.add(where, (well, site, channel, z), file, None, (file, *state()))
+        place = (numbers[site], channels[channel], numbers[z])
+        found.add(where, names[written], place, file, None, (file, *mark(state())))
     if not others:
         shown = f", for example {example}" if example else ""
         raise UserError(
@@ -135,14 +134,14 @@ def _explain(error: Exception, match: re.Match) -> str:
     return f"site and z must be whole numbers, the pattern found {groups}"
 
 
-def _flat(folder: Path) -> Iterator[tuple[str, os.DirEntry]]:
+def _flat(folder: Path) -> Iterator[tuple[str, Callable[[], os.stat_result]]]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith(".") and not entry.is_dir():
-                yield entry.name, entry
+            if entry.name[0] != "." and not entry.is_dir():
+                yield entry.name, entry.stat
 
 
-def _deep(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.DirEntry]]:
+def _deep(folder: Path | str, prefix: str) -> Iterator[tuple[str, Callable[[], os.stat_result]]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -150,4 +149,4 @@ def _deep(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.DirEntry]]:
             if entry.is_dir():
                 yield from _deep(entry.path, f"{prefix}{entry.name}/")
             else:
-                yield prefix + entry.name, entry
+                yield prefix + entry.name, entry.stat
