@@ -8,15 +8,17 @@ without need costs a look and computes nothing.
 
 import json
 import os
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from plateglass.errors import PlateglassError, UserError
+from plateglass.errors import PlateglassError, SetupError, UserError
 from plateglass.ledger import Ledger, digest, fingerprint, todo
 from plateglass.project import Project, signatures
 from plateglass.stages import SCREEN, STAGES
 
+ROOM = 1.5  # bytes of a store for a byte of raw images, generously
 PLATE_TABLES = ("cells", "sites", "wells", "wells_normalized")
 
 
@@ -48,10 +50,13 @@ class Plan:
         self.refused: dict[str, str] = {}
         self.notes: list[str] = []
         self.raw: dict[str, dict[str, str]] = {}
+        self._bytes: dict[str, dict[str, int]] = {}
         self._have = self._markers()
         self._scan()
         self._check_model()
         self._make()
+        self._check_space()
+        self._name_leftovers()
 
     # ------------------------------------------------------------------ the raw plates
     def _scan(self) -> None:
@@ -86,6 +91,9 @@ class Plan:
                     )
                 continue
             self.raw[name] = now
+            self._bytes[name] = {
+                well: sum(size for _, size, *_ in files) for well, files in found.wells.items()
+            }
             if absent := sorted(self.project.maps[name].keys() - now.keys()):
                 self.notes.append(
                     f"plate {name}: the platemap names {len(absent)} well(s) without images: "
@@ -113,6 +121,34 @@ class Plan:
         from plateglass.models.nuclei import check
 
         check(self.project.config.segment.nuclei.model)
+
+    def _check_space(self) -> None:
+        """Refuse to start what cannot end: stores take about as much room as the raw images."""
+        need = sum(
+            ROOM * self._bytes.get(plate, {}).get(well, 0)
+            for (plate, stage), wells in self.reasons.items()
+            if stage == "ingest"
+            for well in wells
+        )
+        folder = self.project.config.results
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        if need > free:
+            raise SetupError(
+                f"{folder}: {free / 1e9:.1f} GB are free, about {need / 1e9:.1f} GB are needed for "
+                "the images; make room, or set results: to another disk"
+            )
+
+    def _name_leftovers(self) -> None:
+        """Plates that left the sheet keep their results; say which."""
+        ledgers = self.project.state / "ledger"
+        known = {name.split(".")[0] for name in os.listdir(ledgers)} if ledgers.is_dir() else set()
+        left = sorted(known - set(self.project.names) - {SCREEN})
+        if left:
+            self.notes.append(
+                f"results of plates that are not in the sheet stay where they are: {_some(left)}"
+            )
 
     # ------------------------------------------------------------------ keys
     def _make(self) -> None:

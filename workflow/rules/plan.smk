@@ -18,7 +18,7 @@ RUN, SETTINGS, RESTORE = PLATEGLASS.command, PLATEGLASS.settings, PLATEGLASS.res
 
 
 wildcard_constraints:
-    plate=r"[A-Za-z0-9_-]+",
+    plate=r"(?!screen[./])[A-Za-z0-9_-]+",
     key=r"[0-9a-f]+\.[0-9]+",
     why=r"[0-9a-f]+",
 
