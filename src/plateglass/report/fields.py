@@ -1,0 +1,111 @@
+"""A typical and the worst field of a plate, with what segmentation drew in them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plateglass import store
+from plateglass.report import pictures
+
+NUCLEI, CELLS = "#ffffff", "#ffb000"
+SIDE = 1000  # pixels of a picture's longer side, about
+
+
+@dataclass(frozen=True)
+class Field:
+    """A site, and why it was picked."""
+
+    well: str
+    site: int
+    title: str
+    why: str
+
+
+def choose(sites: pd.DataFrame, focus: str | None) -> list[Field]:
+    """The site nearest the plate's medians, and the one that is worst by cells or by focus.
+
+    Both by robust z-scores (median, MAD) over the plate's sites; the worst has the lowest single
+    score. Ties go to the first by well and site, so that the choice is reproducible.
+    """
+    sites = sites[sites["Count_Cells"].notna()].sort_values(["Metadata_Well", "Metadata_Site"])
+    if sites.empty:
+        return []
+    scores = {"cells": _robust(sites["Count_Cells"])}
+    if focus in sites and sites[focus].notna().any():
+        scores["focus"] = _robust(np.log(sites[focus].clip(lower=1e-9)))
+    table = pd.DataFrame(scores, index=sites.index).fillna(0)
+    typical, worst = table.abs().max(axis=1).idxmin(), table.min(axis=1).idxmin()
+    median = sites["Count_Cells"].median()
+
+    def field(at: Any, title: str, why: str) -> Field:
+        row = sites.loc[at]
+        return Field(row["Metadata_Well"], int(row["Metadata_Site"]), title, why)
+
+    found = [field(typical, "A typical field", f"nearest the plate's medians ({median:.0f} cells)")]
+    if worst != typical:
+        reason = (
+            f"fewest cells for this plate (median {median:.0f})"
+            if table.loc[worst, "cells"] <= table.loc[worst].min()
+            else "least in focus on this plate"
+        )
+        found.append(field(worst, "The worst field", reason))
+    return found
+
+
+def draw(root: Path, plate: str, field: Field, cells: int, quality: int = 84) -> dict[str, Any]:
+    """Picture, outlines and caption of a field for the template.
+
+    Raises
+    ------
+    DataError
+        Pixels or labels are missing from the store.
+    """
+    rank = store.sites(root, field.well).index(field.site)
+    level = _level(root, field.well, rank)
+    tones, colours = pictures.read(root, field.well, rank, level)
+    labels = {
+        name: _central(store.read_labels(root, field.well, rank, name, level))
+        for name in ("nuclei", "cells")
+    }
+    factor = max(1.0, SIDE / max(tones.shape[1:]))
+    shape = (round(tones.shape[1] * factor), round(tones.shape[2] * factor))
+    picture = pictures.enlarge(pictures.blend(tones, colours), shape)
+    um = store.pixel_size(root, field.well, rank)[0] * 2**level / factor
+    bar = pictures.scale_bar(picture, um)
+    drawn = [
+        (pictures.edge(pictures.enlarge(labels["cells"], shape, smooth=False), 1), CELLS),
+        (pictures.edge(pictures.enlarge(labels["nuclei"], shape, smooth=False), 1), NUCLEI),
+    ]
+    where = f"Plate {plate}, well {field.well}, site {field.site}"
+    return {
+        "title": field.title,
+        "image": pictures.jpeg(picture, quality),
+        "outlines": pictures.outlines(drawn),
+        "alt": f"{where}, channels blended in colour",
+        "width": shape[1],
+        "height": shape[0],
+        "caption": f"{where}: {cells:,} cells; {field.why}. The bar is {bar} µm.",
+    }
+
+
+def _level(root: Path, well: str, field: int) -> int:
+    """The coarsest level that still fills the picture."""
+    image = store.read_field(root, well, field, 0, channel=0)
+    level, side = 0, max(image.shape[-2:])
+    while side // 2 >= SIDE:
+        level, side = level + 1, side // 2
+    return level
+
+
+def _central(labels: np.ndarray) -> np.ndarray:
+    return labels[labels.shape[0] // 2]
+
+
+def _robust(values: pd.Series) -> pd.Series:
+    values = values.astype(float)
+    centre = values.median()
+    spread = 1.4826 * (values - centre).abs().median()
+    return (values - centre) / (spread if spread > 0 else max(abs(centre), 1.0))

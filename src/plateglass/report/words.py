@@ -1,0 +1,183 @@
+"""What the reports say in prose: the methods paragraph, its references, the controls explained."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from plateglass import __version__
+from plateglass.config import Config
+
+REFERENCES = {
+    "plateglass": f"plateglass, version {__version__}: from high-content screening plates to audited single-cell profiles.",
+    "snakemake": "Mölder F et al. Sustainable data analysis with Snakemake. F1000Research 10:33 (2021).",
+    "omezarr": "Moore J et al. OME-Zarr: a cloud-optimized bioimaging file format with international community support. Histochemistry and Cell Biology 160:223–251 (2023).",
+    "cellpose": "Stringer C, Wang T, Michaelos M, Pachitariu M. Cellpose: a generalist algorithm for cellular segmentation. Nature Methods 18:100–106 (2021).",
+    "cellposesam": "Pachitariu M, Rariden M, Stringer C. Cellpose-SAM: superhuman generalization for cellular segmentation. bioRxiv (2025).",
+    "timm": "Wightman R. PyTorch Image Models. doi:10.5281/zenodo.4414861 (2019).",
+    "dcmix": "Siegismund D, Wieser M, Heyse S, Steigele S. Learning channel importance for high content imaging with interpretable deep input channel mixing. GCPR (2023); arXiv:2308.16637.",
+    "gradcam": "Selvaraju RR et al. Grad-CAM: visual explanations from deep networks via gradient-based localization. ICCV, 618–626 (2017).",
+    "gradcamo": "Gopalakrishnan V, Ma J, Xie Z. Grad-CAMO: learning interpretable single-cell morphological profiles from 3D Cell Painting images. CVPR Workshops (2024); arXiv:2403.17615.",
+    "pcim": "Siegismund D, Wieser M, Heyse S, Steigele S. PCIM: learning pixel attributions via pixel-wise channel isolation mixing in high content imaging. SLAS Discovery 37:100287 (2025); arXiv:2412.02275.",
+    "cellprofiler": "Stirling DR et al. CellProfiler 4: improvements in speed, utility and usability. BMC Bioinformatics 22:433 (2021).",
+    "cpmeasure": "Muñoz AF et al. cp_measure: API-first feature extraction for image-based profiling workflows. arXiv:2507.01163 (2025).",
+    "pycytominer": "Serrano E et al. Reproducible image-based profiling with Pycytominer. Nature Methods 22:677–680 (2025).",
+    "zprime": "Zhang JH, Chung TDY, Oldenburg KR. A simple statistical parameter for use in evaluation and validation of high throughput screening assays. Journal of Biomolecular Screening 4:67–73 (1999).",
+}  # fmt: skip
+
+
+class _Citations:
+    """Numbers references in the order in which the text cites them."""
+
+    def __init__(self) -> None:
+        self.cited: list[str] = []
+
+    def __call__(self, *names: str) -> str:
+        for name in names:
+            if name not in self.cited:
+                self.cited.append(name)
+        return "[" + ", ".join(str(self.cited.index(name) + 1) for name in names) + "]"
+
+
+def methods(config: Config, what: str, model: dict[str, Any] | None) -> dict[str, Any]:
+    """Paragraphs and references for a paper, with the settings of this run.
+
+    what: the plates and wells as a phrase ("plate P1 (48 wells, …)"); model: model.json, or None
+    where no network was applied.
+    """
+    cite = _Citations()
+    paragraphs = [_images(config, what, cite)]
+    if model is not None:
+        paragraphs += [_network(config, model, cite), _audit(config, cite)]
+    paragraphs.append(_profiles(config, cite))
+    return {"paragraphs": paragraphs, "references": [REFERENCES[name] for name in cite.cited]}
+
+
+def _images(config: Config, what: str, cite: _Citations) -> str:
+    nuclei, cells = config.segment.nuclei, config.segment.cells
+    model = nuclei.model.rsplit("/", 1)[-1]
+    name = "the model nuclei-small (trained for plateglass)" if model == "nuclei-small" else model
+    papers = ("cellpose", "cellposesam") if model.startswith("cpsam") else ("cellpose",)
+    grown = (
+        f"cells by a watershed on {cells.channel} seeded by the nuclei"
+        if cells.channel
+        else f"cells by growing the nuclei by {cells.grow_um:g} µm"
+    )
+    return (
+        f"Images of {what} were analysed with plateglass {__version__} {cite('plateglass')}, a "
+        f"Snakemake workflow {cite('snakemake')}, and are kept as OME-Zarr 0.5 {cite('omezarr')}. "
+        f"Nuclei were segmented in {nuclei.channel} with Cellpose {cite(*papers)} and {name}, {grown}. "
+        "Cells whose nucleus touches the edge of a field were kept and marked."
+    )
+
+
+def _network(config: Config, model: dict[str, Any], cite: _Citations) -> str:
+    train = config.train
+    side = model["crop"]["px"]
+    channels = model.get("channels") or list(config.channel_names)
+    classes = model.get("classes") or list(train.classes)
+    around = {
+        "keep": "Surroundings of the cells were left as they are.",
+        "drop": f"In training the surroundings of a cell were blanked with probability {train.surroundings.p:g}.",
+        "swap": f"In training the surroundings of a cell were exchanged with another well's with probability {train.surroundings.p:g}.",
+    }[train.surroundings.how]  # fmt: skip
+    seeds = model.get("seeds", train.seeds)
+    seeds = len(seeds) if isinstance(seeds, (list, tuple)) else seeds
+    return (
+        "Intensities were expressed in plate units: background subtracted and divided by the "
+        "median 99th percentile of the plate's negative-control wells, by channel. A "
+        f"{model.get('backbone', train.backbone)} network {cite('timm')} behind a DCMIX blend of "
+        f"{_listed(channels)} {cite('dcmix')} was trained on crops of {side} × {side} pixels "
+        f"around single nuclei to tell {_listed(classes)} apart, with {seeds} seed"
+        f"{'' if seeds == 1 else 's'} and {train.folds}-fold cross-validation by well. Channels "
+        f"were dropped at random in training (p = {train.drop:g}; an addition of plateglass to the "
+        f"published method). {around} Values of training wells are out-of-fold: no cell is scored "
+        "by a network that saw its well."
+    )
+
+
+def _audit(config: Config, cite: _Citations) -> str:
+    attribute = config.attribute
+    some = (
+        "every cell"
+        if attribute.cells_per_well == "all"
+        else f"{attribute.cells_per_well} cells a well, drawn by hash"
+    )
+    return (
+        f"Attention was audited by Grad-CAMO {cite('gradcamo')}: the share of the Grad-CAM map "
+        f"{cite('gradcam')} of the predicted class that lies on the cell's own mask, and its "
+        "enrichment, that share divided by the mask's share of the crop. Background reliance is the "
+        f"mean drop of the class's probability over {config.features.reliance_draws} draws of "
+        "surroundings from wells of another class. Pixel attributions are pixel-wise channel "
+        f"isolation mixing {cite('pcim')} (plateglass' reading of the abstract, recipe "
+        f"“{attribute.recipe}”) for {some}. Plate quality is Z′ {cite('zprime')} of the well means "
+        "of the margin. Intervals are 95 % bootstrap intervals over wells, stratified by class "
+        "(1,000 draws)."
+    )
+
+
+def _profiles(config: Config, cite: _Citations) -> str:
+    measured = (
+        f"Area, shape, intensity and texture were measured with cp_measure {cite('cpmeasure')} under "
+        f"CellProfiler's names {cite('cellprofiler')}. "
+        if config.features.classical
+        else ""
+    )
+    normal = config.aggregate.normalize.replace("_", " ")
+    steps = _listed([step.replace("_", " ") for step in config.aggregate.select])
+    return (
+        f"{measured}Well profiles are medians over cells, normalised per plate to the negative "
+        f"controls ({normal}) and selected ({steps}) with pycytominer {cite('pycytominer')}."
+    )
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    names = [str(name) for name in names]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+@dataclass(frozen=True)
+class Control:
+    """How a control is called and read. ``want``: where it should lie."""
+
+    name: str
+    gloss: str
+    want: str  # "high", "chance", "zero" or "" where there is nothing to want
+    alarm: float = 0.0  # how far from where it should lie before the report warns
+
+
+CONTROLS = {
+    "full": Control(
+        "All as it is", "The network on whole crops: the accuracy that the rows below question.", "high", 0.8
+    ),
+    "erased": Control(
+        "Cell erased",
+        "The cell's own pixels are filled, with the field's background and with another cell's; the "
+        "higher of both is shown. What is left above chance is told by the surroundings alone.",
+        "chance", 0.2,
+    ),
+    "background": Control(
+        "Trained without cells",
+        "A network trained on crops whose cell is erased: the most that the surroundings can tell on "
+        "this plate. High is a property of the plate (neighbours share the treatment), and the reason "
+        "why the row above has to be low.",
+        "",
+    ),
+    "permuted": Control(
+        "Labels permuted",
+        "A network trained with labels exchanged between wells. It must be at chance; else something "
+        "leaks from training into scoring.",
+        "chance", 0.15,
+    ),
+    "column": Control(
+        "Plate column",
+        "Share of negative-control cells called positive in the last column that has such wells, less that in "
+        "the first. Zero unless the network learnt where a well lies.",
+        "zero", 0.1,
+    ),
+    "shuffled": Control(
+        "{channel} shuffled between cells",
+        "That channel is exchanged with another cell's. The further accuracy falls, the more the call "
+        "depends on it.",
+        "",
+    ),
+    "other": Control("{channel}", "A control of a later version.", ""),
+}  # fmt: skip
