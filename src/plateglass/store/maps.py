@@ -34,3 +34,11 @@ def write_maps(root: Path, well: str, found: dict[str, np.ndarray], note: dict) 
     metadata.write_group(fresh, {"plateglass": note})
     _place(fresh, folder)
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def read_maps(root: Path, well: str, name: str, at: int | None = None) -> np.ndarray:
+    """An array of a well: `site`, `cell`, … (n,), or maps (n, y, x), or the map of cell `at` (y, x).
+
+    DataError where it is missing or damaged.
+    """
+    return arrays.read(well_dir(root, well) / name, () if at is None else (at,))
