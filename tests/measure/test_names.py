@@ -99,3 +99,25 @@ def test_the_table_has_no_name_twice():
 def test_channels_whose_pairs_would_share_a_name_are_refused():
     with pytest.raises(UserError, match=re.escape("'Cells_Correlation_Correlation_a_b_c'")):
         names.columns(["a", "b_c", "a_b", "c"])
+
+
+def test_a_platemap_column_never_takes_a_name_of_ours():
+    named = {c: names.platemap_column(c) for c in ("role", " dose (nM)", "Well", "Site_2", "Sites")}
+    assert named == {
+        "role": "Metadata_role",
+        " dose (nM)": "Metadata_dose_nM",
+        "Well": "Metadata_Platemap_Well",
+        "Site_2": "Metadata_Platemap_Site_2",
+        "Sites": "Metadata_Sites",
+    }
+
+
+def test_columns_in_the_order_of_the_tables():
+    columns = ["Cells_Embedding_001", "Cytoplasm_a", "Cells_a", "Nuclei_a", "Cells_Embedding_000"]
+    columns += ["Metadata_PCIM_x", "Metadata_Class_Erased", "Metadata_Box_Top", "Metadata_Cell"]
+    columns += ["Metadata_Margin", "Metadata_Class", "Metadata_role", "Metadata_Plate", "other"]
+    assert names.ordered(columns, ["Metadata_role"]) == [
+        *("Metadata_Plate", "Metadata_Cell", "Metadata_role", "Metadata_Class"),
+        *("Metadata_Class_Erased", "Metadata_Margin", "Metadata_PCIM_x", "Nuclei_a", "Cells_a"),
+        *("Cytoplasm_a", "Cells_Embedding_000", "Cells_Embedding_001"),
+    ]

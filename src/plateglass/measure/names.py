@@ -5,6 +5,7 @@ channel's place in the name), and, where it has no name there or is no feature, 
 """
 
 import csv
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -19,6 +20,9 @@ PLACE = ["Metadata_Plate", "Metadata_Well", *CELL, "Metadata_Edge", "Metadata_X"
 AUDIT = [f"Metadata_{name}" for name in ("Class", "Margin", "Fold", "GradCAMO", "Enrichment")]
 AUDIT += ["Metadata_Reliance"]
 EMBEDDING = "Cells_Embedding_"
+# What a platemap's column may not be called, as one of ours is, or begins so.
+OURS = ("Count", "Share", "PCIM", "Quarantine", "Flag", "Normalized_To")
+OURS = (*PLACE, *AUDIT, *(f"Metadata_{name}" for name in OURS))
 
 
 class Name(NamedTuple):
@@ -85,6 +89,16 @@ def columns(channels: Sequence[str]) -> list[str]:
             "rename a channel so that no name is made of others joined by '_'"
         )
     return names
+
+
+def platemap_column(column: str) -> str:
+    """``Metadata_<column as written>``, other signs than letters and digits as ``_``.
+
+    Where that is a name of ours (``Metadata_Site``), ``Metadata_Platemap_<column>``.
+    """
+    name = re.sub(r"\W+", "_", column.strip()).strip("_")
+    taken = f"Metadata_{name}_".startswith(tuple(f"{own}_" for own in OURS))
+    return f"Metadata_Platemap_{name}" if taken else f"Metadata_{name}"
 
 
 def features_of(columns: list[str]) -> list[str]:

@@ -3,7 +3,6 @@
 The cells go through a well at a time, so memory holds the wells' medians and a few wells' cells.
 """
 
-import re
 import warnings
 from collections.abc import Iterator
 from functools import reduce
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plateglass import tables
-from plateglass.measure.names import AUDIT, CELL, PLACE, features_of, ordered
+from plateglass.measure.names import CELL, features_of, ordered, platemap_column
 from plateglass.measure.profiles import normalized_wells, profile, selected
 from plateglass.plates import well_order
 from plateglass.project import Project
@@ -22,9 +21,6 @@ from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job
 
 NUMBER = r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
-# What a platemap's column may not be called, as one of ours is, or begins so.
-OURS = ("Count", "Share", "PCIM", "Quarantine", "Flag", "Normalized_To")
-OURS = (*PLACE, *AUDIT, *(f"Metadata_{name}" for name in OURS))
 
 
 def run_plate(job: Job) -> None:
@@ -71,19 +67,16 @@ def run_screen(job: Job) -> None:
 
 
 def platemap_columns(rows: dict[str, dict[str, str]]) -> pd.DataFrame:
-    """The platemap by well, columns ``Metadata_<column as written>``.
+    """The platemap by well, columns as ``platemap_column`` names them, numbered where two agree.
 
-    Other signs than letters and digits become ``_``. A name of ours (``Metadata_Site``) or one
-    that is taken gets ``Platemap_`` or a number. A column of numbers is numbers, unless a leading
-    zero says that it is a code; what is empty is null.
+    A column of numbers is numbers, unless a leading zero says that it is a code; what is empty is
+    null.
     """
     table = pd.DataFrame.from_dict(rows, orient="index")
     found: dict[str, pd.Series] = {}
     for column in table.columns:
-        name = "Metadata_" + re.sub(r"\W+", "_", column.strip()).strip("_")
-        if name in OURS or name.startswith(tuple(f"{own}_" for own in OURS)):
-            name = name.replace("Metadata_", "Metadata_Platemap_", 1)
-        plain, number = name, 2
+        name = plain = platemap_column(column)
+        number = 2
         while name in found:
             name, number = f"{plain}_{number}", number + 1
         values = table[column].fillna("").astype(str)
@@ -152,7 +145,8 @@ def _wells(
     reasons = pd.Series(quarantine, dtype=object).reindex(index)
     empty = reasons.isna() & ~counted
     table.loc[empty, "Metadata_Count_Cells"] = 0
-    table["Metadata_Count_Cells"] = table["Metadata_Count_Cells"].astype("Int64")
+    whole = [c for c in ("Metadata_Count_Cells", "Metadata_Fold") if c in table]
+    table = table.astype(dict.fromkeys(whole, "Int64"))
     table["Metadata_Quarantine"] = reasons
     table["Metadata_Plate"] = plate
     table = table.join(platemap).reset_index()
