@@ -113,16 +113,14 @@ def ordered(columns: list[str], platemap: list[str]) -> list[str]:
     the parts.
     """
     have = dict.fromkeys(columns)
-    audit = [name for column in AUDIT for name in have if _is(name, column)]
+    audit: list[str] = []  # Metadata_Margin, then Metadata_Margin_<class>; so the controls' classes
+    for column in AUDIT:
+        audit += [c for c in [column] if c in have]
+        audit += [c for c in have if c.startswith(f"{column}_")]
     first = [c for c in [*PLACE, *platemap] if c in have]
     rest = [c for c in have if c.startswith("Metadata_") and c not in {*first, *audit}]
     rest = [c for c in rest if not c.startswith("Metadata_Box_")]
-    found = [*first, *dict.fromkeys(audit), *rest]
+    found = [*first, *audit, *rest]
     for part in COMPARTMENTS:
         found += [c for c in have if c.startswith(f"{part}_") and not c.startswith(EMBEDDING)]
     return found + sorted(c for c in have if c.startswith(EMBEDDING))
-
-
-def _is(name: str, column: str) -> bool:
-    """``Metadata_Margin`` and ``Metadata_Margin_<class>`` stand together; so do the controls'."""
-    return name == column or name.startswith(f"{column}_")
