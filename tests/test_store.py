@@ -146,11 +146,18 @@ def test_rewritten_field_drops_labels_unless_told(plate):
     store.write_field(plate, "B03", 0, image(5), 0.5, CHANNELS, keep_labels=True)
     assert np.array_equal(store.read_labels(plate, "B03", 0, "cells"), labels())
     assert np.array_equal(store.read_field(plate, "B03", 0), image(5))
-    assert store.check(plate) == []
     store.write_field(plate, "B03", 0, image(6), 0.5, CHANNELS)
     with pytest.raises(DataError):
         store.read_labels(plate, "B03", 0, "cells")
+    store.write_well(plate, "B03", [3, 7])
     assert store.check(plate) == []
+
+
+def test_a_well_is_not_whole_while_its_fields_change(plate):
+    store.write_field(plate, "B03", 0, image(5), 0.5, CHANNELS)
+    with pytest.raises(DataError, match=r"B/3: zarr.json is missing"):
+        store.fields(plate, "B03")
+    assert store.check(plate) == ["B/3: zarr.json is missing or torn"]
 
 
 def test_fewer_fields_and_removed_wells(plate):
@@ -206,11 +213,13 @@ def test_omero_has_colours_and_windows(plate):
     assert 150 < first["window"]["start"] < 200 < first["window"]["end"] < 260
 
 
-def test_content_is_kept_with_the_well(plate):
-    assert store.content(plate, "B03") == ""
-    store.write_well(plate, "B03", [3, 7], "key")
-    assert store.content(plate, "B03") == "key"
-    assert store.content(plate, "H12") is None
+def test_content_is_kept_with_the_field(plate):
+    assert store.content(plate, "B03", 0) == ""
+    store.write_field(plate, "B03", 0, image(5), 0.5, CHANNELS, content="key")
+    store.write_well(plate, "B03", [3, 7])
+    store.set_display(plate, "B03", {"DNA": (12, 3456), "GFP": (1, 60000)})
+    assert store.content(plate, "B03", 0) == "key"
+    assert store.content(plate, "H12", 0) is None
 
 
 def test_remove_labels(plate):

@@ -191,7 +191,7 @@ def test_same_pixels_write_nothing(raw):
     (raw.folder / "copy.tif").replace(raw.path("A01", 1, "1"))
     again = raw.ingest("A01", known=("A01", "A02", "B01"))
     assert again["A01"].content == first["A01"].content
-    assert again["A01"].counts == {"planes_read": 4, "files_read": 4}
+    assert again["A01"].counts == {"planes_read": 4, "files_read": 4, "fields_written": 0}
     assert again["A01"].stored == first["A01"].stored
     after = {path: path.stat().st_mtime_ns for path in raw.store.rglob("*") if path.is_file()}
     assert before == after
@@ -202,6 +202,7 @@ def test_other_pixels_are_written_and_others_stay(raw):
     wells = {well: files(raw.store / well[0] / well[2]) for well in ("A02", "B01")}
     raw.write("A01", 1, "1", pixels("H12", 1, "1"))
     second = raw.ingest("A01", known=("A01", "A02", "B01"))
+    assert second["A01"].counts["fields_written"] == 1
     assert second["A01"].content != first["A01"].content
     assert np.array_equal(store.read_field(raw.store, "A01", 0)[0, 0], pixels("H12", 1, "1"))
     shards = {p: b for well in wells.values() for p, b in well.items() if p.name != "zarr.json"}
@@ -361,6 +362,7 @@ def test_a_bad_site_is_left_out_and_the_well_goes_on(raw, spoil, words):
     reasons = part.Metadata_Quarantine
     assert reasons.isna().tolist() == [True, False, True]
     assert words in reasons[1] and "site 2" in reasons[1] and "GFP" in reasons[1]
+    assert str(raw.folder) not in reasons[1]
     if spoil is not gone:
         assert "A01_s2_w2.tif" in reasons[1] or spoil is stacked
     assert np.isnan(part.loc[1, "P50_DNA"])
@@ -433,7 +435,7 @@ def test_killed_between_field_and_well(raw, monkeypatch):
         patch.setattr(ingest.store, "write_well", killed)
         with pytest.raises(KeyboardInterrupt):
             raw.ingest("A01")
-    assert store.content(raw.store, "A01") is None
+    assert store.wells(raw.store) == ["A01"] and not (raw.store / "A/1/zarr.json").exists()
     assert raw.ingest()["A01"].counts["fields_written"] == 2
     assert store.check(raw.store) == []
 

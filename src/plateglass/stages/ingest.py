@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from plateglass import store, tables
+from plateglass import __version__, store, tables
 from plateglass.errors import DataError
 from plateglass.layouts import Listing, Plane, listing, tiff
 from plateglass.measure import quality
@@ -38,43 +38,40 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
 
 
 def one_well(job: Job, well: str, usual: tiff.Format) -> Result:
-    """Read, measure and store a well. The Result's counts are planes and files read."""
-    channels = list(job.config.channel_names)
-    planes = _listing(job).planes(well)
-    sites = sorted({plane.site for plane in planes})
-    reader = _Reader(_listing(job).folder)
-    images: dict[int, np.ndarray] = {}
-    rows, reasons = [], {}
-    for site in sites:
+    """Read, measure and store a well, a site at a time. Counts: planes and files read, fields."""
+    channels, settings = list(job.config.channel_names), job.config.ingest
+    index = _listing(job)
+    planes = index.planes(well)
+    reader = _Reader(index.folder)
+    kept: dict[int, str] = {}  # site → key of its pixels
+    rows, reasons, written = [], [], 0
+    for site in sorted({plane.site for plane in planes}):
         try:
             image = _site(reader, [p for p in planes if p.site == site], channels, usual)
         except DataError as error:
-            reasons[site] = str(error)
-            rows.append({"Metadata_Site": site, "Metadata_Quarantine": str(error)})
+            # Files by their names in the plate's folder, so that a moved plate's tables stay.
+            reasons.append(str(error).replace(f"{index.folder}/", ""))
+            rows.append({"Metadata_Site": site, "Metadata_Quarantine": reasons[-1]})
             continue
-        images[site] = image
-        rows.append(
-            {"Metadata_Site": site, "Metadata_Quarantine": None} | _measure(image, channels)
-        )
-    counts = {"planes_read": reader.planes, "files_read": reader.files}
+        rows.append({"Metadata_Site": site} | _measure(image, channels))
+        size = settings.pixel_size_um or index.pixel_size_um or reader.pixel_size or 1.0
+        step = settings.z_step_um or 1.0
+        field, key = len(kept), _content(site, image, channels, size, step)
+        same = store.content(job.store, well, field) == key
+        if not (same and well in job.known):
+            store.write_field(
+                job.store, well, field, image, size, channels,
+                z_step_um=step, content=key, keep_labels=same,
+            )  # fmt: skip
+            written += 1
+        kept[site] = key
     _write_part(job.part("ingest", well), well, rows, channels)
-    if not images:
+    counts = {"planes_read": reader.planes, "files_read": reader.files, "fields_written": written}
+    if not kept:
         store.remove_well(job.store, well)
         return Result(well, quarantine=_reason(reasons), counts=counts)
-    pixel_size = (
-        job.config.ingest.pixel_size_um or _listing(job).pixel_size_um or reader.pixel_size or 1.0
-    )
-    z_step = job.config.ingest.z_step_um or 1.0
-    content = _content(images, channels, pixel_size, z_step)
-    same = store.content(job.store, well) == content
-    if not (same and well in job.known):
-        for field, image in enumerate(images.values()):
-            store.write_field(
-                job.store, well, field, image, pixel_size, channels,
-                z_step_um=z_step, keep_labels=same,
-            )  # fmt: skip
-        store.write_well(job.store, well, list(images), content)
-        counts["fields_written"] = len(images)
+    store.write_well(job.store, well, kept)
+    content = hashlib.blake2b(repr(kept).encode(), digest_size=12).hexdigest()
     return Result(well, content=content, counts=counts, stored=_stored(job, well))
 
 
@@ -105,7 +102,12 @@ def finish(job: Job) -> None:
         for well in wells:
             store.set_display(job.store, well, windows, colours)
     fields = {well: store.fields(job.store, well) for well in wells}
-    store.write_plate(job.store, fields, channels, job.plate)
+    note = {
+        "version": __version__,
+        "stage": {"ingest": STAGES["ingest"].version},
+        "settings": job.config.ingest.model_dump(mode="json"),
+    }
+    store.write_plate(job.store, fields, channels, job.plate, note)
 
 
 class _Reader:
@@ -201,27 +203,26 @@ def _measure(image: np.ndarray, channels: list[str]) -> dict:
 
 def _write_part(path: Path, well: str, rows: list[dict], channels: list[str]) -> None:
     """The well's rows of the table of sites, whole or not at all."""
-    columns = [f"{name}_{channel}" for channel in channels for name in quality.NAMES]
-    table = pd.DataFrame(
-        rows,
-        columns=["Metadata_Site", "Metadata_Flag", "Metadata_Quarantine", *columns],
-    )
-    table.insert(0, "Metadata_Well", well)
-    text = ["Metadata_Well", "Metadata_Flag", "Metadata_Quarantine"]
-    table = table.astype({"Metadata_Site": "int64"} | dict.fromkeys(columns, "float64"))
-    table[text] = table[text].astype("string")
-    tables.write(path, table)
+    text = ("Metadata_Flag", "Metadata_Quarantine")
+    names = [f"{name}_{channel}" for channel in channels for name in quality.NAMES]
+    columns = {
+        "Metadata_Well": pd.array([well] * len(rows), "string"),
+        "Metadata_Site": np.array([row["Metadata_Site"] for row in rows], np.int64),
+        **{name: pd.array([row.get(name) for row in rows], "string") for name in text},
+        **{name: np.array([row.get(name, np.nan) for row in rows], float) for name in names},
+    }
+    tables.write(path, pd.DataFrame(columns))
 
 
 def _content(
-    images: dict[int, np.ndarray], channels: list[str], pixel_size: float, z_step: float
+    site: int, image: np.ndarray, channels: list[str], pixel_size: float, z_step: float
 ) -> str:
-    """Key of what is stored of a well: the pixels and what is written beside them."""
+    """Key of what is stored of a site: the pixels and what is written beside them."""
     key = hashlib.blake2b(digest_size=12)
-    key.update(repr((STAGES["ingest"].version, channels, pixel_size, z_step)).encode())
-    for site, image in images.items():
-        key.update(repr((site, image.shape, image.dtype.str)).encode())
-        key.update(np.ascontiguousarray(image))
+    version = STAGES["ingest"].version
+    key.update(repr((version, site, image.shape, image.dtype.str, channels)).encode())
+    key.update(repr((pixel_size, z_step)).encode())
+    key.update(np.ascontiguousarray(image))
     return key.hexdigest()
 
 
@@ -239,10 +240,9 @@ def _stored(job: Job, well: str) -> dict[str, tuple[int, str]]:
     }
 
 
-def _reason(reasons: dict[int, str]) -> str:
+def _reason(reasons: list[str]) -> str:
     """One sentence for a well of which every site is bad."""
-    first = next(iter(reasons.values()))
-    return first if len(reasons) == 1 else f"all {len(reasons)} sites; {first}"
+    return reasons[0] if len(reasons) == 1 else f"all {len(reasons)} sites; {reasons[0]}"
 
 
 def _listing(job: Job) -> Listing:

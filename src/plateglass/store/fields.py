@@ -1,7 +1,8 @@
 """Writing and reading plates, wells, fields and labels.
 
 A field, and a label, is written under a dotted sibling name and renamed: a killed worker leaves
-nothing that is taken for whole. A well's zarr.json is written after its fields.
+nothing that is taken for whole. A well's zarr.json is removed before a field of it changes and
+written after its fields.
 """
 
 import os
@@ -43,16 +44,16 @@ def write_plate(
     metadata.write_group(root, {"ome": ome, "plateglass": {"channels": channels, **(note or {})}})
 
 
-def write_well(root: Path, well: str, sites: Iterable[int], content: str = "") -> None:
+def write_well(root: Path, well: str, sites: Iterable[int]) -> None:
     """Write a well's metadata once its fields are there, and drop fields beyond them.
 
-    sites: the source's site number of field 0, 1, …; content: key of the pixels, see `content`.
+    sites: the source's site number of field 0, 1, …
     """
     root, sites = Path(root), list(sites)
     folder = well_dir(root, well)
     metadata.write_group(root / split(well)[0], {})
-    kept = {"sites": sites, "content": content}
-    metadata.write_group(folder, {"ome": metadata.well(len(sites)), "plateglass": kept})
+    ome = metadata.well(len(sites))
+    metadata.write_group(folder, {"ome": ome, "plateglass": {"sites": sites}})
     sweep(folder)
     for entry in list(folder.iterdir()):
         if entry.name.isdecimal() and int(entry.name) >= len(sites):
@@ -68,12 +69,16 @@ def write_field(
     channels: list[str],
     windows: dict[str, tuple[float, float]] | None = None,
     z_step_um: float = 1.0,
+    content: str = "",
     keep_labels: bool = False,
 ) -> None:
     """Write a field and its pyramid, in place of what was there.
 
+    The well's zarr.json goes: until `write_well` writes it again, the well is not whole.
+
     image: (c, z, y, x) uint8 or uint16, the channels in the order of `channels`. windows: channel →
-    (start, end) to show; by default the field's own 1st and 99.9th percentile. With keep_labels
+    (start, end) to show; by default the field's own 1st and 99.9th percentile. content: a key of
+    the pixels, which `content` gives back. With keep_labels
     the labels of the field before stay (the pixels are the same, a shard was lost), else they go.
     """
     import numpy as np
@@ -102,7 +107,9 @@ def write_field(
     limit = int(np.iinfo(image.dtype).max)
     omero = metadata.omero(channels, windows, limit, image.shape[1])
     name = f"{well}/{field}"
-    metadata.write_image(fresh, metadata.image(name, len(pyramid), pixel_size_um, z_step_um, omero))
+    ome = metadata.image(name, len(pyramid), pixel_size_um, z_step_um, omero)
+    metadata.write_image(fresh, {"ome": ome, "plateglass": {"content": content}})
+    (folder.parent / "zarr.json").unlink(missing_ok=True)
     if keep_labels and (folder / "labels").exists():
         (folder / "labels").rename(fresh / "labels")
     _place(fresh, folder)
@@ -121,14 +128,14 @@ def set_display(
     folder = well_dir(root, well)
     for entry in attributes(folder)["ome"]["well"]["images"]:
         image = folder / entry["path"]
-        ome = attributes(image)["ome"]
-        channels = ome["omero"]["channels"]
+        found = attributes(image)
+        channels = found["ome"]["omero"]["channels"]
         usual = metadata.colours_of([channel["label"] for channel in channels])
         for channel in channels:
             name = channel["label"]
             channel["window"].update(start=windows[name][0], end=windows[name][1])
             channel["color"] = (colours or {}).get(name, usual[name])
-        metadata.write_image(image, ome)
+        metadata.write_image(image, found)
 
 
 def read_field(

@@ -178,9 +178,9 @@ def label(name: str, levels: int, pixel_size_um: float, z_step_um: float) -> dic
     }
 
 
-def write_image(folder: Path, ome: dict) -> None:
+def write_image(folder: Path, attributes: dict) -> None:
     """Write a field's group, in whole disk blocks: its size is the same whatever the windows."""
-    write_group(folder, {"ome": ome}, block=_BLOCK)
+    write_group(folder, attributes, block=_BLOCK)
 
 
 def pixel_size(root: Path, well: str, field: int = 0) -> tuple[float, float]:

@@ -80,10 +80,10 @@ def sites(root: Path, well: str) -> list[int]:
     return [int(site) for site in attributes(well_dir(root, well))["plateglass"]["sites"]]
 
 
-def content(root: Path, well: str) -> str | None:
-    """Key of the pixels that the well was written from; None where it is not there (whole)."""
+def content(root: Path, well: str, field: int) -> str | None:
+    """Key of the pixels that a field was written from; None where there is no whole field."""
     try:
-        return attributes(well_dir(root, well))["plateglass"]["content"]
+        return attributes(field_dir(root, well, field))["plateglass"]["content"]
     except (DataError, KeyError):
         return None
 
