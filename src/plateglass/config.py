@@ -83,6 +83,10 @@ class SurroundingsSettings(Section):
 
     how: Literal["keep", "drop", "swap"] = "swap"
     p: Probability = 0.5
+    erased: Probability = (
+        0.25  # crops without their cell, as a share of the batch, taught to be unsure
+    )
+    weight: Annotated[float, Field(ge=0)] = 1.0
 
 
 class TrainSettings(Section):
@@ -92,6 +96,8 @@ class TrainSettings(Section):
     positive: str | None = None
     model: Path | None = None
     backbone: str = "test_resnet"
+    pretrained: bool = False
+    cut: Annotated[int, Field(ge=1)] | None = None
     blends: Annotated[int, Field(ge=1)] = 1
     alpha: Literal["simplex", "nonnegative"] = "simplex"
     drop: Probability = 0.5

@@ -57,7 +57,7 @@ def cut(
 
 
 def background(field: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Median of each channel over the pixels of no cell, (C,); the 5th percentile if cells fill the field."""
+    """Median of each channel outside all cells, (C,); its 5th percentile where cells fill the field."""
     empty = ~ndimage.binary_dilation(cells > 0, iterations=GROWN)
     if empty.sum() < 100:
         return np.percentile(field, 5, axis=(1, 2)).astype(np.float32)
