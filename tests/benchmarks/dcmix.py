@@ -148,7 +148,7 @@ def planted_suite(contradicting: bool):
         ladder = LADDER[:rungs] if rungs > 2 else (LADDER[1], LADDER[4])
         kind = {"ladder": ladder, "copies": copies, "noise": noise}
         yield (
-            planted_channels(3000, k, **kind, contradicting=contradicting),
+            planted_channels(2000, k, **kind, contradicting=contradicting),
             planted_channels(2000, k, **kind, contradicting=contradicting),
         )
 

@@ -61,11 +61,11 @@ class PlateSpec:
     decoy: bool = False
 
 
-NEGATIVE = WellSpec("negative_control", "vehicle", 0, 0.25)
-POSITIVE = WellSpec("positive_control", "reference", 5, 0.75)
+NEGATIVE = WellSpec("negative_control", "vehicle", 0, 0.18)
+POSITIVE = WellSpec("positive_control", "reference", 5, 0.82)
 DOSES = tuple(
     WellSpec("treatment", "translocin", level, share)
-    for level, share in enumerate((0.29, 0.41, 0.59, 0.71), start=1)
+    for level, share in enumerate((0.24, 0.40, 0.60, 0.76), start=1)
 )
 
 

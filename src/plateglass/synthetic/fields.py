@@ -244,7 +244,7 @@ def _marker(rng, nuclei, cells, shares):
     cytoplasm = 0.45 * (1 - np.exp(-(_depth(cells) + 1) / 4))
     level = np.where(nuclei > 0, nuclear[nuclei], np.where(ring, perinuclear[ring_of], cytoplasm))
     grain = 1 + 0.22 * _noise(rng, cells.shape, 1.3) + 0.1 * _noise(rng, cells.shape, 4)
-    expression = _per_cell(rng, cells, 0.4)
+    expression = _per_cell(rng, cells, 0.3)
     return level * expression * np.clip(grain, 0.2, None), ((nuclei > 0) | ring).astype(float)
 
 
