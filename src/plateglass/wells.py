@@ -176,6 +176,8 @@ def _spread(
 
 def _attempt(function: Callable[..., Result], job: Job, well: str, given: dict) -> Result:
     try:
-        return function(job, well, **given).sign(job.plate_dir)
+        made = function(job, well, **given)
+        # what readers of network stages hand back (crops) is no result yet
+        return made.sign(job.plate_dir) if isinstance(made, Result) else made
     except DataError as error:
         return Result(well, quarantine=str(error), stored={})
