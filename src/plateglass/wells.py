@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from plateglass.errors import DataError
 from plateglass.ledger import digest, write_atomically
@@ -81,6 +81,7 @@ class Job:
             write_atomically(path, f"{done} {total} {unit} {start}")
 
 
+T = TypeVar("T")
 _clock: dict[Path, tuple[float, float]] = {}
 
 
@@ -108,8 +109,8 @@ class Result:
 
 
 def each(
-    job: Job, function: Callable[..., Result], wells: Sequence[str], **given: Any
-) -> Iterator[Result]:
+    job: Job, function: Callable[..., T], wells: Sequence[str], **given: Any
+) -> Iterator[T | Result]:
     """``function(job, well, **given)`` for each well, results as they finish.
 
     In as many worker processes as the job has threads, in this process where that is one or the
@@ -150,8 +151,8 @@ def client(job: Job) -> Iterator[Any]:
 
 
 def _spread(
-    dask: Any, function: Callable[..., Result], job: Job, wells: Sequence[str], given: dict
-) -> Iterator[Result]:
+    dask: Any, function: Callable[..., T], job: Job, wells: Sequence[str], given: dict
+) -> Iterator[T | Result]:
     """Keep a window of wells under way, so that a plate of any size needs the same memory."""
     from distributed import as_completed
 
@@ -174,7 +175,7 @@ def _spread(
         raise failure
 
 
-def _attempt(function: Callable[..., Result], job: Job, well: str, given: dict) -> Result:
+def _attempt(function: Callable[..., T], job: Job, well: str, given: dict) -> T | Result:
     try:
         made = function(job, well, **given)
         # what readers of network stages hand back (crops) is no result yet
