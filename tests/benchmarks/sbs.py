@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     given = parser.parse_args()
     figures = Figures()
+    costs(figures, given.results / ".plateglass" / "costs.jsonl")
     model(figures, given.results / "screen" / "model")
     for path in sorted(given.results.glob("*/cells.parquet")):
         plate(figures, path.parent, given.results / "screen" / "model")
@@ -60,6 +61,22 @@ def main() -> None:
         outlines(figures, given.results, given.real_data / "bbbc013_cells" / "cell_labels")
     if given.json is not None:
         given.json.write_text(json.dumps(figures.found, indent=1, default=str) + "\n")
+
+
+def costs(figures: Figures, path: Path) -> None:
+    """Wall time and peak memory of each stage's longest run, as the jobs noted them."""
+    figures.head("cost of each stage")
+    if not path.exists():
+        figures.say("jobs", "none")
+        return
+    table = pd.read_json(path, lines=True)
+    keys = ["plate", "stage"]
+    table = table.sort_values("seconds").groupby(keys).last().reset_index()
+    table = table[[*keys, "threads", "seconds", "peak_mb", "peak_worker_mb"]]
+    figures.found[figures.section]["stages"] = table.to_dict("records")
+    figures.table(table)
+    figures.say("seconds in jobs, as if one after another", float(table["seconds"].sum()))
+    figures.say("largest process, MB", int(table[["peak_mb", "peak_worker_mb"]].max(axis=None)))
 
 
 def model(figures: Figures, folder: Path) -> None:

@@ -57,27 +57,32 @@ def normalized_wells(wells: pd.DataFrame, negative: list[str], method: str) -> p
     if controls.sum() < 2:
         why = f"has {controls.sum()} negative-control well(s) with cells"
         to = f"all {counted.sum()} wells with cells: the plate {why}"
-    place = wells.columns.get_loc("Metadata_Count_Cells") + 1
     if not features or not counted.any():
-        out = wells.copy()
-        out.insert(place, "Metadata_Normalized_To", "nothing: no cells, or no features")
-        return out
+        return _with_reference(wells, wells[features], "nothing: no cells, or no features")
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # empty columns, zero spreads: null, as said below
         out = normalize(
-            wells.assign(Metadata_Reference=reference),
+            pd.concat([wells, reference.rename("Metadata_Reference")], axis=1),
             features="infer",
             samples="Metadata_Reference",
             method=method,
             mad_robustize_epsilon=0,
-        ).drop(columns="Metadata_Reference")
+        )
         values = wells.loc[reference, features]
         spread = values.max() - values.min()
-    unitless = spread.index[~(spread > CONSTANT * values.abs().max())]
-    out[unitless] = np.nan
-    out[features] = out[features].replace([np.inf, -np.inf], np.nan)
-    out.insert(place, "Metadata_Normalized_To", to)
-    return out[[*wells.columns[:place], "Metadata_Normalized_To", *wells.columns[place:]]]
+    unitless = ~(spread > CONSTANT * values.abs().max())
+    values = out[features].replace([np.inf, -np.inf], np.nan).mask(unitless, axis="columns")
+    return _with_reference(wells, values, to)
+
+
+def _with_reference(wells: pd.DataFrame, values: pd.DataFrame, to: str) -> pd.DataFrame:
+    """The wells with other values of their features, and what these are in units of."""
+    place = wells.columns.get_loc("Metadata_Count_Cells") + 1
+    before, after = wells.columns[:place], wells.columns[place:]
+    facts = wells[[c for c in wells.columns if c not in values.columns]]
+    said = pd.Series(to, wells.index, name="Metadata_Normalized_To")
+    table = pd.concat([facts, said, values], axis=1)
+    return table[[*before, "Metadata_Normalized_To", *after]]
 
 
 def selected(profiles: pd.DataFrame, operations: list[str]) -> pd.DataFrame:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from functools import reduce
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -134,25 +133,22 @@ def _wells(
     index = pd.Index(known, name="Metadata_Well")
     filled = [row for row in profiles if not row.empty]
     table = pd.concat(filled).set_index("Metadata_Well") if filled else pd.DataFrame()
-    table = table.drop(columns=[c for c in table if c in platemap.columns]).reindex(index)
     features = features_of(cell_columns)
-    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *features])))
-    shares = [c for c in table if c.startswith("Metadata_Share_")]
-    if "Metadata_Count_Cells" not in table:
-        table["Metadata_Count_Cells"] = np.nan
-    counted = table["Metadata_Count_Cells"].notna()
-    table.loc[counted, shares] = table.loc[counted, shares].fillna(0.0)
-    reasons = pd.Series(quarantine, dtype=object).reindex(index)
-    empty = reasons.isna() & ~counted
-    table.loc[empty, "Metadata_Count_Cells"] = 0
-    whole = [c for c in ("Metadata_Count_Cells", "Metadata_Fold") if c in table]
-    table = table.astype(dict.fromkeys(whole, "Int64"))
-    table["Metadata_Quarantine"] = reasons
-    table["Metadata_Plate"] = plate
-    table = table.join(platemap).reset_index()
+    values = table.reindex(index=index, columns=features).astype("float64")
+    others = [c for c in table.columns if c not in {*features, *platemap.columns}]
+    facts = table.reindex(index=index, columns=dict.fromkeys(["Metadata_Count_Cells", *others]))
+    shares = [c for c in others if c.startswith("Metadata_Share_")]
+    counted = facts["Metadata_Count_Cells"].notna()
+    facts.loc[counted, shares] = facts.loc[counted, shares].fillna(0.0)
+    facts["Metadata_Plate"] = plate
+    facts["Metadata_Quarantine"] = pd.Series(quarantine, dtype=object).reindex(index)
+    empty = facts["Metadata_Quarantine"].isna() & ~counted
+    facts.loc[empty, "Metadata_Count_Cells"] = 0
+    whole = [c for c in ("Metadata_Count_Cells", "Metadata_Fold") if c in facts]
+    facts = facts.astype(dict.fromkeys(whole, "Int64"))
+    table = pd.concat([facts, platemap.reindex(index), values], axis=1).reset_index()
     first = ["Metadata_Plate", "Metadata_Well", *platemap.columns, "Metadata_Count_Cells"]
     first += ["Metadata_Quarantine", *shares]
-    table[features] = table[features].astype("float64")
     order = ordered(list(table.columns), list(platemap.columns))
     return table[first + [c for c in order if c not in first]]
 
