@@ -238,6 +238,16 @@ def test_tables_say_what_made_them_and_are_the_same_again(tmp_path):
         assert said["stages"]["aggregate"] >= 1
 
 
+def test_how_many_wells_go_through_at_once_changes_nothing(tmp_path, monkeypatch):
+    plate = Plate(tmp_path)
+    plate.run()
+    folder = plate.job("P1").plate_dir
+    before = {name: (folder / f"{name}.parquet").read_bytes() for name in TABLES}
+    monkeypatch.setattr(aggregate, "TOGETHER", 1)
+    plate.run()
+    assert before == {name: (folder / f"{name}.parquet").read_bytes() for name in TABLES}
+
+
 def test_the_screen_has_one_feature_set(tmp_path):
     plate = Plate(tmp_path, names=("P1", "P2"))
     for name in ("P1", "P2"):

@@ -14,33 +14,32 @@ from plateglass.measure.names import PLACE, features_of
 CONSTANT = 1e-6  # of its size: what varies less among the controls is float32's rounding
 
 
-def profile(cells: pd.DataFrame) -> pd.DataFrame:
-    """One row for a well: medians of its features, means of its audit columns, counts.
+def of_wells(cells: pd.DataFrame) -> pd.DataFrame:
+    """One row a well, index ``Metadata_Well``: features' medians, audit columns' means, counts.
 
-    Empty (no row) for a well without cells: there is nothing to take a median of.
+    Only wells that have cells get one: there is nothing to take a median of.
     """
-    if cells.empty:
-        return pd.DataFrame()
-    by = ["Metadata_Plate", "Metadata_Well"]
-    features = features_of(list(cells.columns))
-    row = cells[by].head(1).reset_index(drop=True)
-    if features:
+    well = cells["Metadata_Well"]
+    by = cells.groupby(well)
+    facts = [by.size().rename("Metadata_Count_Cells")]
+    if "Metadata_Class" in cells:
+        shares = pd.crosstab(well, cells["Metadata_Class"], normalize="index")
+        facts.append(shares.add_prefix("Metadata_Share_"))
+    if "Metadata_Fold" in cells:
+        facts.append(by["Metadata_Fold"].first())
+    if "Metadata_GradCAMO" in cells:
+        empty = cells["Metadata_GradCAMO"].isna().groupby(well).mean()
+        facts.append(empty.rename("Metadata_GradCAMO_Null"))
+    left_out = {*PLACE, "Metadata_Fold"} - {"Metadata_Edge"}
+    audit = [c for c in cells.columns if c.startswith("Metadata_") and c not in left_out]
+    audit = [c for c in audit if pd.api.types.is_numeric_dtype(cells[c])]
+    facts.append(by[audit].mean())
+    if features_of(list(cells.columns)) and len(cells):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # medians of features that no cell has
-            row = aggregate(cells, strata=by, features="infer", operation="median")
-    facts: dict[str, object] = {"Metadata_Count_Cells": len(cells)}
-    if "Metadata_Class" in cells:
-        shares = cells["Metadata_Class"].value_counts(normalize=True)
-        facts |= {f"Metadata_Share_{name}": share for name, share in sorted(shares.items())}
-    for column in cells.columns:
-        audit = column.startswith("Metadata_") and column not in {*PLACE} - {"Metadata_Edge"}
-        if column == "Metadata_Fold":
-            facts[column] = cells[column].dropna().iloc[0] if cells[column].notna().any() else None
-        elif audit and pd.api.types.is_numeric_dtype(cells[column]):
-            facts[column] = cells[column].mean()
-    if "Metadata_GradCAMO" in cells:
-        facts["Metadata_GradCAMO_Null"] = cells["Metadata_GradCAMO"].isna().mean()
-    return pd.concat([row, pd.DataFrame([facts])], axis=1)
+            medians = aggregate(cells, strata=["Metadata_Well"], features="infer")
+        facts.append(medians.set_index("Metadata_Well"))
+    return pd.concat(facts, axis=1)
 
 
 def normalized_wells(wells: pd.DataFrame, negative: list[str], method: str) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """aggregate: from the wells' parts to the tables of a plate, and one table for the screen.
 
-The cells go through a well at a time, so memory holds the wells' medians and a few wells' cells.
+The cells go through some wells at a time, so memory holds the wells' medians and a few thousand
+cells.
 """
 
 import warnings
@@ -13,12 +14,13 @@ import pyarrow.parquet as pq
 
 from plateglass import tables
 from plateglass.measure.names import CELL, features_of, ordered, platemap_column
-from plateglass.measure.profiles import normalized_wells, profile, selected
+from plateglass.measure.profiles import normalized_wells, of_wells, selected
 from plateglass.plates import well_order
 from plateglass.project import Project
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job
 
+TOGETHER = 4000  # cells that go through at once
 NUMBER = r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
 
 
@@ -32,10 +34,14 @@ def run_plate(job: Job) -> None:
     profiles: list[pd.DataFrame] = []
 
     def cells() -> Iterator[pd.DataFrame]:
+        """Some wells at a time: columns by the hundred make every frame cost, however short."""
+        waiting: list[pd.DataFrame] = []
         for done, well in enumerate(wells, 1):
-            frame = _cells(job, well, platemap)
-            profiles.append(profile(frame))
-            yield frame
+            waiting.append(_cells(job, well, platemap))
+            if done == len(wells) or sum(map(len, waiting)) >= TOGETHER:
+                profiles.append(of_wells(together := pd.concat(waiting, ignore_index=True)))
+                yield together
+                waiting = []
             job.progress(done, len(wells))
 
     tables.write(job.plate_dir / "cells.parquet", cells(), provenance, schema)
@@ -131,8 +137,7 @@ def _wells(
 ) -> pd.DataFrame:
     """A row for every well that has images, also where nothing could be computed."""
     index = pd.Index(known, name="Metadata_Well")
-    filled = [row for row in profiles if not row.empty]
-    table = pd.concat(filled).set_index("Metadata_Well") if filled else pd.DataFrame()
+    table = pd.concat(profiles) if profiles else pd.DataFrame()
     features = features_of(cell_columns)
     values = table.reindex(index=index, columns=features).astype("float64")
     others = [c for c in table.columns if c not in {*features, *platemap.columns}]
