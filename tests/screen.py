@@ -49,6 +49,7 @@ class Screen:
             "segment": {"nuclei": {"channel": "DNA"}, "cells": {"channel": "Actin"}},
             "train": TRAIN if train else {},
             "attribute": {"cells_per_well": 2},
+            "run": {"batch": 16},
             **settings,
         }
         self.sheet = {

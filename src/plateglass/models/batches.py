@@ -10,56 +10,79 @@ import torch
 Arrays = tuple[np.ndarray, ...]
 
 
+class Batches:
+    """Batches of exactly ``size`` rows, filled by items as they come.
+
+    Parameters
+    ----------
+    function : tensors (size, …) on ``device`` → tensors (size, …), row by row. The last batch is
+        padded with zeros, whose results are dropped, so that every batch has the same shape.
+    size : rows a batch.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., tuple[torch.Tensor, ...]],
+        size: int,
+        device: torch.device | str = "cpu",
+    ):
+        self.function, self.size, self.device = function, size, device
+        self.waiting: deque[tuple[Any, int]] = deque()
+        self.inputs: Arrays | None = None
+        self.outputs: Arrays | None = None
+
+    def push(self, tag: Any, arrays: Arrays) -> Iterator[tuple[Any, Arrays]]:
+        """Take an item's rows (its arrays share their first dimension, which may be 0).
+
+        Yields (tag, outputs) of the items that are complete, in the order they came; only items
+        that share a batch are held.
+        """
+        self.waiting.append((tag, len(arrays[0])))
+        self.inputs = _join(self.inputs, arrays)
+        while len(self.inputs[0]) >= self.size:
+            self._run(_rows(self.inputs, 0, self.size), self.size)
+            self.inputs = _rows(self.inputs, self.size, None)
+        if self.outputs is not None:
+            yield from self._complete()
+
+    def flush(self) -> Iterator[tuple[Any, Arrays]]:
+        """The items whose rows still wait for a full batch."""
+        if not self.waiting:
+            return
+        rest = len(self.inputs[0])
+        if rest or self.outputs is None:
+            padded = tuple(
+                np.concatenate([part, np.zeros((self.size - rest, *part.shape[1:]), part.dtype)])
+                for part in self.inputs
+            )
+            self._run(padded, rest)
+            self.inputs = _rows(self.inputs, rest, None)
+        yield from self._complete()
+
+    def _run(self, batch: Arrays, rows: int) -> None:
+        tensors = [torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in batch]
+        with torch.inference_mode():
+            found = tuple(out.cpu().numpy()[:rows] for out in self.function(*tensors))
+        self.outputs = _join(self.outputs, found)
+
+    def _complete(self) -> Iterator[tuple[Any, Arrays]]:
+        while self.waiting and self.waiting[0][1] <= len(self.outputs[0]):
+            tag, rows = self.waiting.popleft()
+            yield tag, _rows(self.outputs, 0, rows)
+            self.outputs = _rows(self.outputs, rows, None)
+
+
 def across(
     items: Iterable[tuple[Any, Arrays]],
     function: Callable[..., tuple[torch.Tensor, ...]],
     size: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Any, Arrays]]:
-    """Apply ``function`` to batches of exactly ``size`` rows drawn from successive items.
-
-    Parameters
-    ----------
-    items : pairs (tag, arrays); an item's arrays have the same first dimension, its rows, of which
-        there may be none.
-    function : tensors (size, …) on ``device`` → tensors (size, …), row by row. The last batch is
-        padded with zeros, whose results are dropped, so that every batch has the same shape.
-    size : rows a batch.
-
-    Yields
-    ------
-    (tag, arrays) for each item, in order. Only the items that share a batch are held at a time.
-    """
-    waiting: deque[tuple[Any, int]] = deque()
-    inputs: Arrays | None = None
-    outputs: Arrays | None = None
-
-    def run(batch: Arrays) -> Arrays:
-        tensors = [torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in batch]
-        return tuple(out.cpu().numpy() for out in function(*tensors))
-
+    """Pairs (tag, arrays) → (tag, outputs of ``function``), in order; see `Batches`."""
+    batches = Batches(function, size, device)
     for tag, arrays in items:
-        waiting.append((tag, len(arrays[0])))
-        inputs = _join(inputs, arrays)
-        while len(inputs[0]) >= size:
-            outputs = _join(outputs, run(_rows(inputs, 0, size)))
-            inputs = _rows(inputs, size, None)
-        while outputs and waiting and waiting[0][1] <= len(outputs[0]):
-            tag, rows = waiting.popleft()
-            yield tag, _rows(outputs, 0, rows)
-            outputs = _rows(outputs, rows, None)
-    if inputs is None:
-        return
-    rest = len(inputs[0])
-    if rest or outputs is None:
-        padded = tuple(
-            np.concatenate([part, np.zeros((size - rest, *part.shape[1:]), part.dtype)])
-            for part in inputs
-        )
-        outputs = _join(outputs, _rows(run(padded), 0, rest))
-    for tag, rows in waiting:
-        yield tag, _rows(outputs, 0, rows)
-        outputs = _rows(outputs, rows, None)
+        yield from batches.push(tag, arrays)
+    yield from batches.flush()
 
 
 def _rows(arrays: Arrays, start: int, stop: int | None) -> Arrays:

@@ -1,22 +1,22 @@
 """Controls that stand beside every accuracy (METHODS section 2), and background reliance (section 4).
 
 Everything that takes pixels from *other* cells takes them from the model's donors, drawn by a hash
-of who the cell is: a cell's values depend on that cell and the model, and on nothing else. NumPy
-arrays in and out, batches of one fixed shape.
+of who the cell is: a cell's values depend on that cell and the model, and on nothing else. What is
+drawn is settled by the cell (`Draws`), what is looked at by the batch (`Views`), which may cross
+wells.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from safetensors import safe_open
 
 from plateglass import crops
-from plateglass.models.batches import across
 
 if TYPE_CHECKING:
     from plateglass.models.recipe import Model
@@ -50,12 +50,6 @@ class Donors:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return cls(**arrays, wells=json.loads(file.metadata()["wells"]))
 
-    def surroundings(self, at: np.ndarray) -> np.ndarray:
-        """Crops of the donors ``at``, their own cell filled with their field's background."""
-        x = torch.from_numpy(self.crops[at].astype(np.float32))
-        filled = crops.erase(x, torch.from_numpy(self.masks[at]), torch.from_numpy(self.levels[at]))
-        return filled.numpy()
-
 
 def draw(name: str, purpose: str, among: int) -> int:
     """A number below ``among`` that only the name and the purpose decide."""
@@ -63,113 +57,118 @@ def draw(name: str, purpose: str, among: int) -> int:
     return int.from_bytes(key) % among
 
 
-def _donors(donors: Donors, ids: list[str], purpose: str, but: np.ndarray | None = None):
-    """A donor for each cell, never of its own well; not of class ``but[i]`` where given."""
-    every = np.arange(len(donors.classes))
-    allowed = {None: every}
-    if but is not None:
-        allowed |= {k: every[donors.classes != k] for k in np.unique(but)}
-    chosen = np.empty(len(ids), np.int64)
-    for i, name in enumerate(ids):
-        among = allowed[None if but is None else but[i]]
-        for attempt in range(20):
-            at = among[draw(name, f"{purpose}.{attempt}", len(among))]
-            if not name.startswith(f"{donors.wells[at]}/"):
-                break
-        chosen[i] = at
-    return chosen
+def _donor(donors: Donors, cell: str, purpose: str, among: np.ndarray) -> int:
+    """One of the donors ``among``, never of the cell's own well if that can be."""
+    for attempt in range(20):
+        at = int(among[draw(cell, f"{purpose}.{attempt}", len(among))])
+        if not cell.startswith(f"{donors.wells[at]}/"):
+            break
+    return at
 
 
-def _logits(model: "Model", name: str, batch: int, change, *arrays: np.ndarray) -> np.ndarray:
-    """Logits (N, classes) of a network on ``change(*arrays)``."""
-    network = model.networks[name]
+class Draws(NamedTuple):
+    """Donors of each cell: texture (N,), shuffled (N, C), others (N, draws, classes).
 
-    def look(*tensors: torch.Tensor) -> tuple[torch.Tensor]:
-        with torch.inference_mode():
-            return (network(change(*tensors)),)
-
-    [(_, (logits,))] = across([(None, arrays)], look, batch, model.device)
-    return logits
-
-
-def predict(model: "Model", name: str, x: np.ndarray, *, batch: int) -> np.ndarray:
-    """Logits (N, classes) of whole crops (N, C, y, x)."""
-    return _logits(model, name, batch, lambda x: x, x)
-
-
-def reliance(
-    model: "Model",
-    name: str,
-    x: np.ndarray,
-    masks: np.ndarray,
-    levels: np.ndarray,
-    ids: list[str],
-    *,
-    draws: int = 8,
-    batch: int = 128,
-) -> np.ndarray:
-    """Background reliance of each cell (N,), in [0, 1] (METHODS section 4).
-
-    Mean over draws of ``max(0, p_c(x) − p_c(x'))``: c the class predicted, x' the same cell on the
-    surroundings of a donor of another class.
+    ``others[:, k, c]`` is of another class than ``c``, for a cell called ``c``.
     """
-    before = _softmax(predict(model, name, x, batch=batch))
-    called = before.argmax(1)
-    rows = np.arange(len(x))
-    lost = np.zeros(len(x), np.float64)
-    for k in range(draws):
-        others = model.donors.surroundings(_donors(model.donors, ids, f"reliance.{k}", called))
-        after = _softmax(_logits(model, name, batch, crops.swap, x, masks, others))
-        lost += np.maximum(0, before[rows, called] - after[rows, called])
-    return (lost / draws).astype(np.float32)
 
+    texture: np.ndarray
+    shuffled: np.ndarray
+    others: np.ndarray
 
-def classes(
-    model: "Model",
-    name: str,
-    fold: int | None,
-    x: np.ndarray,
-    masks: np.ndarray,
-    levels: np.ndarray,
-    ids: list[str],
-    *,
-    batch: int = 128,
-) -> dict[str, np.ndarray]:
-    """Class numbers (N,) that each control predicts of labelled cells.
-
-    Parameters
-    ----------
-    name, fold : the network that judges these cells, and the fold it left out (None: a final one).
-    x, masks, levels, ids : crops in plate units, own masks, background of the field (N, C), and
-        ``plate/well/site/cell``.
-
-    Returns
-    -------
-    ``Erased`` and ``Erased_Texture`` (the cell, grown by 2 px, filled with the field's background and
-    with a donor's texture), ``Shuffled_<channel>`` (that channel is a donor cell's), ``Background``
-    (a network trained without cells looks at the erased crop), ``Permuted`` (a network trained on
-    permuted labels); what the model lacks is left out.
-    """
-    donors, out = model.donors, {}
-    out["Erased"] = _logits(model, name, batch, crops.erase, x, masks, levels)
-    if len(donors.textures):
-        at = [draw(cell, "texture", len(donors.textures)) for cell in ids]
-        fill = donors.textures[at].astype(np.float32).reshape(-1, *x.shape[1:])
-        out["Erased_Texture"] = _logits(model, name, batch, crops.erase, x, masks, fill)
-    for k, channel in enumerate(model.info["channels"]):
-        other = donors.crops[_donors(donors, ids, f"shuffle.{channel}"), k].astype(np.float32)
-        mixed = x.copy()
-        mixed[:, k] = other
-        out[f"Shuffled_{channel}"] = predict(model, name, mixed, batch=batch)
-    part = "final" if fold is None else f"fold{fold}"
-    if f"background.{part}" in model.networks:
-        out["Background"] = _logits(
-            model, f"background.{part}", batch, crops.erase, x, masks, levels
+    @classmethod
+    def of(cls, donors: Donors, cells: list[str], channels: list[str], draws: int) -> "Draws":
+        """Draw for cells named ``plate/well/site/cell``."""
+        every = np.arange(len(donors.classes))
+        kinds = range(int(donors.classes.max()) + 1)
+        apart = [every[donors.classes != kind] for kind in kinds]
+        textures = max(1, len(donors.textures))
+        return cls(
+            np.array([draw(cell, "texture", textures) for cell in cells], np.int64),
+            np.array(
+                [[_donor(donors, cell, f"shuffle.{c}", every) for c in channels] for cell in cells],
+                np.int64,
+            ).reshape(len(cells), len(channels)),
+            np.array(
+                [
+                    [
+                        [_donor(donors, cell, f"reliance.{k}", a) for a in apart]
+                        for k in range(draws)
+                    ]
+                    for cell in cells
+                ],
+                np.int64,
+            ).reshape(len(cells), draws, len(apart)),
         )
-        out["Permuted"] = predict(model, f"permuted.{part}", x, batch=batch)
-    return {control: logits.argmax(1) for control, logits in out.items()}
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    raised = np.exp(logits - logits.max(1, keepdims=True))
-    return raised / raised.sum(1, keepdims=True)
+class Views:
+    """A batch seen otherwise: each view is one forward pass of the batch's shape.
+
+    Takes tensors on the model's device: x (n, C, y, x) in plate units, own masks (n, y, x), levels of
+    the field's background (n, C), and rows of `Draws`.
+    """
+
+    def __init__(self, model: "Model"):
+        donors, device = model.donors, model.device
+        self.model = model
+        self.crops = torch.from_numpy(donors.crops).to(device)
+        self.textures = torch.from_numpy(donors.textures).to(device)
+        masks = torch.from_numpy(donors.masks).to(device)
+        levels = torch.from_numpy(donors.levels).to(device).to(self.crops.dtype)
+        self.surroundings = crops.erase(self.crops, masks, levels)  # the donor's own cell is gone
+
+    def reliance(
+        self,
+        network: torch.nn.Module,
+        logits: torch.Tensor,
+        x: torch.Tensor,
+        masks: torch.Tensor,
+        others: torch.Tensor,
+    ) -> torch.Tensor:
+        """Background reliance of each cell (n,), in [0, 1] (METHODS section 4).
+
+        Mean over draws of ``max(0, p_c(x) − p_c(x'))``: c the class that ``logits`` of x call, x' the
+        same cell on the surroundings of a donor of another class.
+        """
+        called = logits.argmax(1)
+        rows = torch.arange(len(x), device=x.device)
+        before = logits.softmax(1)[rows, called]
+        lost = torch.zeros_like(before)
+        for k in range(others.shape[1]):
+            around = self.surroundings[others[rows, k, called]].to(x.dtype)
+            after = network(crops.swap(x, masks, around)).softmax(1)[rows, called]
+            lost += (before - after).clamp_min(0)
+        return lost / max(1, others.shape[1])
+
+    def controls(
+        self,
+        name: str,
+        x: torch.Tensor,
+        masks: torch.Tensor,
+        levels: torch.Tensor,
+        texture: torch.Tensor,
+        shuffled: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Class numbers (n,) that each control predicts of labelled cells, by the network ``name``.
+
+        ``Erased`` and ``Erased_Texture`` (the cell, grown by 2 px, filled with the field's background
+        and with a donor's texture), ``Shuffled_<channel>`` (that channel is a donor cell's),
+        ``Background`` (a network trained without cells looks at the erased crop), ``Permuted`` (a
+        network trained on permuted labels); what the model lacks is left out.
+        """
+        networks = self.model.networks
+        network, part = networks[name], name.partition(".")[2]
+        erased = crops.erase(x, masks, levels)
+        out = {"Erased": network(erased)}
+        if len(self.textures):
+            fill = self.textures[texture].to(x.dtype)
+            out["Erased_Texture"] = network(crops.erase(x, masks, fill))
+        for k, channel in enumerate(self.model.info["channels"]):
+            mixed = x.clone()
+            mixed[:, k] = self.crops[shuffled[:, k], k].to(x.dtype)
+            out[f"Shuffled_{channel}"] = network(mixed)
+        if f"background.{part}" in networks:
+            out["Background"] = networks[f"background.{part}"](erased)
+            out["Permuted"] = networks[f"permuted.{part}"](x)
+        return {control: logits.argmax(1) for control, logits in out.items()}

@@ -6,7 +6,6 @@ over batches that cross wells and writes each well's rows. Memory is bounded by 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,9 @@ import torch
 from plateglass import crops, store, tables
 from plateglass.explain.gradcam import gradcam_from_parts, gradcamo_score, upsample
 from plateglass.measure import classical
-from plateglass.models import controls, device
-from plateglass.models.batches import across
+from plateglass.models import device
+from plateglass.models.batches import Batches
+from plateglass.models.controls import Draws, Views
 from plateglass.models.recipe import Model, load_model
 from plateglass.project import Project
 from plateglass.units import Units, plate_units
@@ -31,9 +31,9 @@ class Prepared:
 
     well: str
     rows: pd.DataFrame
-    crops: np.ndarray
-    masks: np.ndarray
-    levels: np.ndarray  # the field's background, (N, C)
+    crops: np.ndarray | None
+    masks: np.ndarray | None
+    levels: np.ndarray | None  # the field's background, (N, C)
 
 
 def run(job: Job, wells: list[str]) -> Iterator[Result]:
@@ -53,76 +53,78 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
 
 
 def _through(job: Job, model: Model, prepared: Iterator) -> Iterator[Result]:
-    """Prepared wells through the networks, in batches that cross them."""
+    """Prepared wells through the networks, in batches that cross the wells of one kind."""
     model.to(device.choose(job.config.run.device))
-    quarantined: list[Result] = []
-
-    def items() -> Iterator:
-        for well in prepared:
-            if isinstance(well, Result):
-                quarantined.append(well)
-            else:
-                yield well, (well.crops, well.masks)
-
-    look = partial(_look, model, FINAL)
+    views = Views(model)
     classed = Project.read(job.config).classed(job.plate)
-    for well, seen in across(items(), look, job.config.run.batch, model.device):
-        yield _finished(job, model, well, seen, well.well in classed)
-        while quarantined:
-            yield quarantined.pop()
-    yield from quarantined
+    kinds: dict[tuple, Batches] = {}
+    for well in prepared:
+        if isinstance(well, Result):
+            yield well
+            continue
+        fold = model.fold(job.plate, well.well)
+        kind = fold, well.well in classed
+        if kind not in kinds:
+            look = Look(model, views, *kind)
+            kinds[kind] = Batches(look, job.config.run.batch, model.device)
+        drawn = Draws.of(
+            model.donors,
+            _ids(job, well),
+            model.info["channels"],
+            job.config.features.reliance_draws,
+        )
+        arrays = well.crops, well.masks, well.levels, *drawn
+        well.crops = well.masks = well.levels = None  # the batches hold what they need
+        for done, seen in kinds[kind].push(well, arrays):
+            yield _finished(job, model, kinds[kind].function, done, seen)
+    for batches in kinds.values():
+        for done, seen in batches.flush():
+            yield _finished(job, model, batches.function, done, seen)
 
 
-def _look(model: Model, name: str, x: torch.Tensor, masks: torch.Tensor) -> tuple:
-    """One forward pass: embedding, logits, coarse Grad-CAM maps, score and enrichment."""
-    network = model.networks[name]
-    with torch.inference_mode():
+class Look:
+    """What the networks say of a batch of wells of one kind; ``passes`` counts passes per cell.
+
+    Training wells are judged by the fold's network that left them out, and get their embedding from
+    the final network like all wells; labelled wells are seen under each control besides.
+    """
+
+    def __init__(self, model: Model, views: Views, fold: int | None, classed: bool):
+        self.model, self.views, self.fold, self.classed = model, views, fold, classed
+        self.name = FINAL if fold is None else f"seed0.fold{fold}"
+        self.controls: list[str] = []
+        self.passes = 0
+
+    def __call__(self, x, masks, levels, texture, shuffled, others) -> tuple[torch.Tensor, ...]:
+        network = self.model.networks[self.name]
         maps, embedding, logits = network.parts(x)
+        if self.name != FINAL:
+            embedding = self.model.networks[FINAL].parts(x)[1]
         coarse = gradcam_from_parts(maps, network.head.weight, logits.argmax(1))
         score, enrichment = gradcamo_score(upsample(coarse, masks.shape[1:]), masks)
-    return embedding, logits, coarse.half(), score, enrichment
+        reliance = self.views.reliance(network, logits, x, masks, others)
+        found = {}
+        if self.classed:
+            found = self.views.controls(self.name, x, masks, levels, texture, shuffled)
+        self.controls = list(found)
+        self.passes = 1 + (self.name != FINAL) + others.shape[1] + len(found)
+        return embedding, logits, coarse.half(), score, enrichment, reliance, *found.values()
 
 
-def _finished(job: Job, model: Model, well: Prepared, seen: tuple, classed: bool) -> Result:
-    """A well's rows and maps, written; training wells are judged by the fold that left them out."""
-    fold = model.fold(job.plate, well.well)
-    passes = len(well.rows)
-    embedding, *judged = seen
-    name = FINAL
-    if fold is not None:
-        name = f"seed0.fold{fold}"
-        judged = _own_batches(job, model, partial(_look, model, name), well.crops, well.masks)[1:]
-        passes += len(well.rows)
-    logits, coarse, score, enrichment = judged
-    rows = well.rows
+def _finished(job: Job, model: Model, look: Look, well: Prepared, seen: tuple) -> Result:
+    """A well's rows and maps, written."""
+    embedding, logits, coarse, score, enrichment, reliance, *called = seen
     audit = _audit(model, logits)
-    audit["Metadata_Fold"] = pd.array([fold] * len(rows), dtype="Int64")
+    audit["Metadata_Fold"] = pd.array([look.fold] * len(logits), dtype="Int64")
     audit["Metadata_GradCAMO"], audit["Metadata_Enrichment"] = score, enrichment
-    arguments = (well.crops, well.masks, well.levels, _ids(job, well))
-    audit["Metadata_Reliance"] = controls.reliance(
-        model,
-        name,
-        *arguments,
-        draws=job.config.features.reliance_draws,
-        batch=job.config.run.batch,
-    )
-    passes += len(rows) * job.config.features.reliance_draws
-    if classed:
-        for control, classes in controls.classes(
-            model, name, fold, *arguments, batch=job.config.run.batch
-        ).items():
-            audit[f"Metadata_Class_{control}"] = _named(model, classes)
+    audit["Metadata_Reliance"] = reliance
+    for control, classes in zip(look.controls, called):
+        audit[f"Metadata_Class_{control}"] = _named(model, classes)
     vectors = {f"Cells_Embedding_{k:03d}": column for k, column in enumerate(embedding.T)}
-    rows = pd.concat(
-        [rows, pd.DataFrame(audit, rows.index), pd.DataFrame(vectors, rows.index)], axis=1
-    )
-    return _write(job, well.well, rows, coarse, {"cells": len(rows), "passes": passes})
-
-
-def _own_batches(job: Job, model: Model, function, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    """One well alone through a network, in batches of the fixed shape."""
-    [(_, outputs)] = across([(None, arrays)], function, job.config.run.batch, model.device)
-    return outputs
+    index = well.rows.index
+    rows = pd.concat([well.rows, pd.DataFrame(audit, index), pd.DataFrame(vectors, index)], axis=1)
+    counts = {"cells": len(rows), "passes": len(rows) * look.passes}
+    return _write(job, well.well, rows, coarse, counts)
 
 
 def _audit(model: Model, logits: np.ndarray) -> dict:

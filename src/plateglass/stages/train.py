@@ -17,8 +17,9 @@ import torch
 from plateglass import crops, store, tables
 from plateglass.errors import DataError
 from plateglass.measure import assay
-from plateglass.models import cohort, controls, device
-from plateglass.models.controls import Donors, draw
+from plateglass.models import cohort, device
+from plateglass.models.batches import across
+from plateglass.models.controls import Donors, Draws, Views, draw
 from plateglass.models.pool import Pool, Well, centre
 from plateglass.models.recipe import Model, save_model
 from plateglass.models.training import MARGIN, Trained
@@ -200,27 +201,45 @@ def judge(model: Model, pool: Pool, folds: list[int]) -> pd.DataFrame:
     names = model.info["classes"]
     size = model.info["crop"]["px"]
     frames = []
-    for i, (plate, well) in enumerate(pool.names):
-        x = np.ascontiguousarray(centre(pool.crops[i], size))
-        masks = np.ascontiguousarray(centre(pool.masks[i], size))
-        ids = [f"{plate}/{well}/{site}/{cell}" for site, cell in pool.cells_of[i]]
-        fold = folds[i]
-        found = {
-            f"Metadata_Class_Seed{s}": controls.predict(
-                model, f"seed{s}.fold{fold}", x, batch=BATCH
-            ).argmax(1)
-            for s in range(model.info["seeds"])
-        }
-        kept = controls.classes(
-            model, f"seed0.fold{fold}", fold, x, masks, pool.levels[i], ids, batch=BATCH
-        )
-        found |= {f"Metadata_Class_{control}": called for control, called in kept.items()}
-        frame = pd.DataFrame({name: np.array(names)[k] for name, k in found.items()})
-        frame.insert(0, "label", names[pool.classes[i]])
-        frame.insert(0, "Metadata_Well", well)
-        frame.insert(0, "Metadata_Plate", plate)
-        frames.append(frame)
+    views = Views(model)
+    for fold in sorted(set(folds)):
+        look = _OutOfFold(model, views, fold)
+        wells = [i for i, of in enumerate(folds) if of == fold]
+        for i, called in across(_cells(model, pool, wells, size), look, BATCH, model.device):
+            frame = pd.DataFrame({c: np.array(names)[k] for c, k in zip(look.columns, called)})
+            frame.insert(0, "label", names[pool.classes[i]])
+            frame.insert(0, "Metadata_Well", pool.names[i][1])
+            frame.insert(0, "Metadata_Plate", pool.names[i][0])
+            frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+class _OutOfFold:
+    """Classes of a batch by each seed's network of a fold and by each control; names in `columns`."""
+
+    def __init__(self, model: Model, views: Views, fold: int):
+        self.model, self.views, self.fold = model, views, fold
+        self.columns: list[str] = []
+
+    def __call__(self, x: torch.Tensor, *views: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        found = {
+            f"Metadata_Class_Seed{s}": self.model.networks[f"seed{s}.fold{self.fold}"](x).argmax(1)
+            for s in range(self.model.info["seeds"])
+        }
+        kept = self.views.controls(f"seed0.fold{self.fold}", x, *views)
+        found |= {f"Metadata_Class_{control}": called for control, called in kept.items()}
+        self.columns = list(found)
+        return tuple(found.values())
+
+
+def _cells(model: Model, pool: Pool, wells: list[int], size: int) -> Iterator:
+    """Wells of a pool as items of `across`: crops, masks, levels and draws of their cells."""
+    for i in wells:
+        plate, well = pool.names[i]
+        ids = [f"{plate}/{well}/{site}/{cell}" for site, cell in pool.cells_of[i]]
+        drawn = Draws.of(model.donors, ids, model.info["channels"], 0)
+        x, masks = (np.asarray(centre(part[i], size)) for part in (pool.crops, pool.masks))
+        yield i, (x, masks, np.asarray(pool.levels[i]), drawn.texture, drawn.shuffled)
 
 
 def judge_alone(
