@@ -6,15 +6,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from plateglass.config import PlatemapSettings
 from plateglass.measure import assay
 from plateglass.report import charts_model
 from plateglass.report.charts import Plot
 from plateglass.report.page import Page, number
-from plateglass.report.words import CONTROLS, Control
+from plateglass.report.subject import Subject
 from plateglass.report.wells import read
+from plateglass.report.words import CONTROLS
 
 RAIL = (3.0, 147.0)  # ends of the little scale in the controls' table, in its own units
+KINDS = ("folds", "final", "controls", "single channel")
+MEASURES = {
+    "loss": "training loss",
+    "accuracy": "training accuracy",
+    "held_out": "held-out accuracy",
+}
+WORDS = {
+    "high": ("good", "low"),
+    "chance": ("near chance", "above chance"),
+    "zero": ("none", "position leaks"),
+}
+
+Column = tuple[str, pd.DataFrame | None]
+"""A column of the controls' table: its title and cells, or None for what training itself found."""
+
+Counted = dict[tuple[str, str], tuple[assay.Interval, str]]
+"""(control, channel) → its figure and what the cells were called."""
 
 
 def channels(page: Page, model_dir: Path, classes: int) -> dict[str, Any]:
@@ -23,45 +40,54 @@ def channels(page: Page, model_dir: Path, classes: int) -> dict[str, Any]:
     if table is None or table.empty:
         return {
             "plots": [],
-            "absent": ["The model has no channels.parquet: no channel weights are known."],
+            "absent": ["The model came without channels.parquet: weights are unknown."],
         }
     order = list(table.sort_values("log_alpha", ascending=False)["channel"])
     absent, plots = [], []
     if table["log_alpha"].notna().any():
-        seeds = [c for c in table if c.startswith("alpha_seed")]
-        long = table.melt("channel", seeds, "seed", "alpha").dropna(subset=["alpha"])
-        long["seed"] = long["seed"].str.removeprefix("alpha_seed")
-        page.table("alpha", long)
-        page.table("channels", table[["channel"]].assign(alpha=np.exp(table["log_alpha"])))
-        page.charts["weights"] = charts_model.weights(order, 1 / len(order))
-        plots.append(Plot(
-            "weights", "Weight of each channel",
-            f"A circle is one of {len(seeds)} training run{'s' if len(seeds) != 1 else ''} (seeds), the "
-            "tick their mean (of log α); "
-            f"{'three seeds are three values, not an interval' if len(seeds) == 3 else 'seeds are single values, not an interval'}. "
-            "The dashed line is where all channels would lie if they counted alike. Channels that carry "
-            "the same information share their weight by chance: read this beside the next figure.",
-            280,
-        ))  # fmt: skip
+        plots.append(_weights(page, table, order))
     else:
         absent.append(
             "Accuracy is at chance, where channel weights mean nothing: they are left out."
         )
+    if "copy_of" in table and table["copy_of"].notna().any():
+        twins = table.dropna(subset=["copy_of"])
+        said = "; ".join(f"{c} is like {o}" for c, o in zip(twins["channel"], twins["copy_of"]))
+        absent.append(f"Channels that correlate above 0.9 share their weight by chance: {said}.")
     long = _ablation(table)
     if len(long):
-        full = float(table["accuracy"].iloc[0]) if "accuracy" in table else None
-        page.table("ablation", long)
         least = min(long["accuracy"].min(), long["low"].astype(float).min(), 1 / classes)
         floor = max(0.0, float(np.floor(10 * least) / 10) - 0.1)
-        page.charts["ablation"] = charts_model.ablations(order, full, 1 / classes, floor)
-        plots.append(Plot(
-            "ablation", "What happens without it, and with it alone",
-            "Orange: balanced accuracy when the channel is exchanged with that of another cell; far left "
-            "means that the call needs it. Green: accuracy of a network that sees this channel only. "
-            "Bands are 95 % bootstrap intervals over wells where there are at least four a class.",
-            280,
-        ))  # fmt: skip
+        page.table("ablation", long)
+        page.charts["ablation"] = charts_model.ablations(
+            order, float(table["accuracy"].iloc[0]), 1 / classes, floor
+        )
+        caption = (
+            "Orange: balanced accuracy when the channel is exchanged with that of another cell; far "
+            "left means that the call needs it. Green: a network that sees this channel only. All on "
+            "training wells, out of fold. Bands are 95 % bootstrap intervals over wells where there "
+            "are at least four a class."
+        )
+        plots.append(Plot("ablation", "What happens without it, and with it alone", caption, 280))
     return {"plots": plots, "absent": absent}
+
+
+def _weights(page: Page, table: pd.DataFrame, order: list[str]) -> Plot:
+    seeds = [column for column in table if column.startswith("alpha_seed")]
+    long = table.melt("channel", seeds, "seed", "alpha").dropna(subset=["alpha"])
+    long["seed"] = long["seed"].str.removeprefix("alpha_seed")
+    page.table("alpha", long)
+    page.table("channels", table[["channel"]].assign(alpha=np.exp(table["log_alpha"])))
+    page.charts["weights"] = charts_model.weights(order, 1 / len(order))
+    runs = (
+        f"{len(seeds)} training runs (seeds)" if len(seeds) > 1 else "the one training run (seed)"
+    )
+    caption = (
+        f"A circle is one of {runs}, the tick their mean (of log α): single values, not an interval. "
+        "The dashed line is where all channels would lie if they counted alike. Channels that carry "
+        "the same information share their weight by chance: read this beside the next figure."
+    )
+    return Plot("weights", "Weight of each channel", caption, 280)
 
 
 def _ablation(table: pd.DataFrame) -> pd.DataFrame:
@@ -69,97 +95,128 @@ def _ablation(table: pd.DataFrame) -> pd.DataFrame:
     for column, kind in (("ablation", "shuffled between cells"), ("single", "this channel alone")):
         if column in table:
             part = table[["channel"]].assign(kind=kind, accuracy=table[column])
-            part["low"] = table.get(f"{column}_low", np.nan)
-            part["high"] = table.get(f"{column}_high", np.nan)
+            part["low"], part["high"] = table[f"{column}_low"], table[f"{column}_high"]
             rows.append(part.dropna(subset=["accuracy"]))
     return pd.concat(rows) if rows else pd.DataFrame()
 
 
 def history(page: Page, model_dir: Path) -> dict[str, Any]:
-    """Charts of history.parquet: loss and accuracy of each network over the epochs."""
+    """Charts of history.parquet: loss and accuracies of each network over the epochs."""
     table = read(model_dir / "history.parquet")
     if table is None or table.empty:
-        return {
-            "plots": [],
-            "absent": ["The model has no history.parquet: it was trained elsewhere."],
-        }
-    table = table.assign(kind=[_kind(n) for n in table["network"]])
-    kinds = [
-        k
-        for k in ("fold networks", "final networks", "control networks")
-        if k in set(table["kind"])
-    ]
-    measures = [(c, t) for c, t in (("loss", "training loss"), ("accuracy", "training accuracy"), ("held_out", "held-out accuracy")) if c in table and table[c].notna().any()]  # fmt: skip
-    page.table("history", table[["epoch", "network", "kind", *(m for m, _ in measures)]])
+        return {"plots": [], "absent": ["The model came without history.parquet."]}
+    table = table.assign(kind=[_kind(name) for name in table["network"]])
+    kinds = [kind for kind in KINDS if kind in set(table["kind"])]
+    measures = [name for name in MEASURES if name in table and table[name].notna().any()]
+    page.table("history", table[["epoch", "network", "kind", *measures]])
     plots = []
-    for measure, title in measures:
-        page.charts[f"history_{measure}"] = charts_model.history(measure, title, kinds)
-        plots.append(Plot(
-            f"history_{measure}", title[0].upper() + title[1:],
-            "A line is one network. Curves that are still moving at the last epoch ask for more epochs; "
-            "one that leaves the others is a seed to look at.",
-            280,
-        ))  # fmt: skip
+    for name in measures:
+        title = MEASURES[name]
+        page.charts[f"history_{name}"] = charts_model.history(name, title, kinds)
+        caption = {
+            "loss": "A line is one network. Curves that still fall at the last epoch ask for more epochs.",
+            "accuracy": "On the batches as they were trained, surroundings exchanged.",
+            "held_out": "On whole cells of wells that the network did not see. Control networks belong "
+            "at chance where labels were permuted.",
+        }[name]
+        plots.append(Plot(f"history_{name}", title[0].upper() + title[1:], caption, 250))
     return {"plots": plots, "absent": []}
 
 
-def controls(
-    groups: list[tuple[str, pd.DataFrame]], platemap: PlatemapSettings, positive: str | None, classes: int
-) -> dict[str, Any]:
-    """Rows of the controls' table: METHODS section 2 counted over labelled cells.
+def _kind(network: str) -> str:
+    """Kind of a network by its name (models/cohort.py)."""
+    if network.startswith("single"):
+        return KINDS[3]
+    if not network.startswith("seed"):
+        return KINDS[2]
+    return KINDS[1] if network.endswith("final") else KINDS[0]
 
-    groups: title and cells (``Metadata_*`` with ``label``) of each column of the table: a plate, or
-    the wells trained on and those that were not. Training wells are judged out of fold.
+
+def controls(columns: list[Column], subject: Subject) -> dict[str, Any]:
+    """Rows of the controls' table (METHODS section 2).
+
+    columns: cells (``Metadata_*`` with ``label``) are counted; where they are None the column shows
+    controls.parquet, what train found on its wells out of fold.
     """
-    shown = []
-    for title, cells in groups:
-        if "Metadata_Class" not in cells:
-            continue
-        known = cells[cells["label"].isin(_classes(cells))]
-        if len(known):
-            shown.append((title, known))
+    chance = 1 / subject.classes
+    table = read(subject.job.model_dir / "controls.parquet")
+    shown: list[tuple[str, Counted]] = []
+    for title, cells in columns:
+        if cells is not None:
+            counted = _counted(cells, subject.negative, subject.positive)
+        else:
+            counted = {} if table is None else _recorded(table)
+        if ("full", "") in counted:
+            shown.append((title, counted))
     if not shown:
-        return {"rows": [], "absent": ["No labelled cells were called, so there is nothing to control."]}
-    columns = {c: _named(c) for _, known in shown for c in known if c.startswith("Metadata_Class")}
-    rows = []
-    for column, (control, channel) in sorted(columns.items(), key=lambda item: _order(item[1])):
-        figures = [
-            assay.balanced_accuracy(assay.hits(known, "label", column)) if column in known else None
-            for _, known in shown
-        ]
-        rows.append(_row(CONTROLS[control], channel, figures, 1 / classes))
-    differences = [_column(known, platemap.negative, positive) for _, known in shown]
-    if any(d is not None for d in differences):
-        rows.append(_row(CONTROLS["column"], "", differences, 0.0))
+        return {"rows": [], "absent": ["No labelled cell was called: there is nothing to control."]}
+    keys = sorted({key for _, counted in shown for key in counted}, key=_order)
+    rows = [_row(key, [counted.get(key) for _, counted in shown], chance) for key in keys]
     absent = []
-    if len(columns) == 1:
+    if all(control in ("full", "column") for control, _ in keys):
         absent.append(
-            "No control networks were trained (train.controls: false, or the model came without them): "
+            "No control networks were trained (train.controls: false, or the model came without): "
             "what the surroundings alone can tell is not known."
         )
-    counts = [f"{title}: {known.groupby(assay.WELL).ngroups} labelled wells, {len(known):,} cells" for title, known in shown]  # fmt: skip
-    return {
-        "rows": rows,
-        "absent": absent,
-        "groups": [title for title, _ in shown],
-        "note": f"Balanced accuracy over labelled wells ({'; '.join(counts)}). The dashed tick is chance "
-        f"({number(1 / classes)}); a band is the 95 % bootstrap interval over wells, stratified by "
-        "class, left out where a class has fewer than four wells.",
-    }
+    on = "; ".join(f"{title}: {counted['full', ''][0].wells} wells" for title, counted in shown)
+    note = (
+        f"Balanced accuracy over labelled wells ({on}). The dashed tick is chance "
+        f"({number(chance)}); a band is the 95 % bootstrap interval over wells, stratified by "
+        "class, left out where a class has fewer than four wells."
+    )
+    seeds = [] if table is None else table[table["control"].str.startswith("full")]["accuracy"]
+    if len(seeds) > 1:
+        several = ", ".join(map(number, seeds))
+        note += f" The {len(seeds)} seeds, on the training wells out of fold: {several}."
+    return {"rows": rows, "absent": absent, "columns": [t for t, _ in shown], "note": note}
 
 
-def _classes(cells: pd.DataFrame) -> set[str]:
-    """The labels that cells can be called."""
-    return set(cells["Metadata_Class"].dropna().unique())
+def _counted(cells: pd.DataFrame, negative: str, positive: str | None) -> Counted:
+    """Each control counted over cells of labelled wells."""
+    if "Metadata_Class" not in cells or "label" not in cells:
+        return {}
+    known = cells[cells["label"].isin(set(cells["Metadata_Class"].dropna()))]
+    found: Counted = {}
+    for column in [c for c in known if c.startswith("Metadata_Class") and known[c].notna().any()]:
+        figure = assay.balanced_accuracy(assay.hits(known, "label", column))
+        shares = known[column].value_counts(normalize=True).sort_index()
+        _keep(found, column.removeprefix("Metadata_Class").strip("_"), figure, shares)
+    difference = _column(known, negative, positive)
+    if difference is not None:
+        found["column", ""] = (difference, "")
+    return found
 
 
-def _named(column: str) -> tuple[str, str]:
-    """Control and channel of a column ``Metadata_Class[_<Control>[_<channel>]]``."""
-    rest = column.removeprefix("Metadata_Class").strip("_")
+def _recorded(table: pd.DataFrame) -> Counted:
+    """The rows of controls.parquet; other seeds than the first are told in the note."""
+    found: Counted = {}
+    for row in table.to_dict("records"):
+        if row["control"].startswith("full,"):
+            continue
+        low, high = (None if pd.isna(row.get(k)) else float(row[k]) for k in ("low", "high"))
+        wells = 0 if pd.isna(row.get("wells")) else int(row["wells"])
+        figure = assay.Interval(float(row["accuracy"]), low, high, wells)
+        names = [k for k in row if k.startswith("share_") and pd.notna(row[k])]
+        shares = pd.Series({k.removeprefix("share_"): row[k] for k in names}, dtype=float)
+        name = "" if row["control"] == "full" else f"{row['control']}_{row['channel']}".strip("_")
+        _keep(found, name, figure, shares)
+    return found
+
+
+def _keep(found: Counted, name: str, figure: assay.Interval, shares: pd.Series) -> None:
+    """Note a control under its name; of the two ways to erase a cell the worse counts."""
+    key = _named(name)
+    said = ", ".join(f"{share:.0%} {label}" for label, share in shares.items())
+    if key not in found or figure.value > found[key][0].value:
+        found[key] = (figure, f"called {said}" if said and key[0] == "erased" else "")
+
+
+def _named(name: str) -> tuple[str, str]:
+    """Control and channel of ``<Control>[_<channel>]``; nothing is the network as it is."""
     for control in CONTROLS:
-        if rest.lower().startswith(control):
-            return control, rest[len(control) :].strip("_")
-    return ("full", "") if not rest else ("other", rest)
+        if name.lower().startswith(control):
+            return control, "" if control == "erased" else name[len(control) :].strip("_")
+    return ("other", name) if name else ("full", "")
 
 
 def _order(named: tuple[str, str]) -> tuple[int, str]:
@@ -168,41 +225,44 @@ def _order(named: tuple[str, str]) -> tuple[int, str]:
 
 def _column(known: pd.DataFrame, negative: str, positive: str | None) -> assay.Interval | None:
     """Share of negative wells' cells called positive in the last column less that in the first."""
-    wells = known[known["label"] == negative]
-    column = wells["Metadata_Well"].str.extract(r"(\d+)$")[0].astype(int)
+    cells = known[known["label"] == negative]
+    column = cells["Metadata_Well"].str.extract(r"(\d+)$")[0].astype(int)
     if column.nunique() < 2:
         return None
-    called = (wells["Metadata_Class"] == positive).groupby(column).mean()
-    return assay.Interval(float(called.iloc[-1] - called.iloc[0]), None, None, wells.groupby(assay.WELL).ngroups)  # fmt: skip
+    called = (cells["Metadata_Class"] == positive).groupby(column).mean()
+    wells = cells.groupby(assay.WELL).ngroups
+    return assay.Interval(float(called.iloc[-1] - called.iloc[0]), None, None, wells)
 
 
 def _row(
-    control: Control, channel: str, figures: list[assay.Interval | None], chance: float
+    key: tuple[str, str], figures: list[tuple[assay.Interval, str] | None], chance: float
 ) -> dict[str, Any]:
-    cells = []
-    for figure in figures:
-        if figure is None or not np.isfinite(figure.value):
+    control = CONTROLS[key[0]]
+    wanted = 0.0 if control.want == "zero" else chance
+    cells: list[dict[str, Any] | None] = []
+    for found in figures:
+        if found is None or not np.isfinite(found[0].value):
             cells.append(None)
             continue
-        value, low, high = figure[:3]
-        off = value < control.alarm if control.want == "high" else value - chance > control.alarm
-        alarm = bool(control.want) and bool(off)
-        words = {"high": ("good", "low"), "chance": ("near chance", "above chance"), "zero": ("none", "position leaks")}  # fmt: skip
-        cells.append({
-            "value": number(value),
-            "interval": None if low is None else f"{number(low)} to {number(high)}",
-            "at": _at(value), "span": None if low is None else (_at(low), _at(high)),
-            "chance": _at(chance), "alarm": alarm,
-            "verdict": words[control.want][alarm] if control.want else "",
-        })  # fmt: skip
-    return {"name": control.name.format(channel=channel), "gloss": control.gloss, "cells": cells}
+        (value, low, high, _), called = found
+        high_wanted = control.want == "high"
+        off = value < control.alarm if high_wanted else abs(value - wanted) > control.alarm
+        alarm = bool(control.want) and off
+        span = None if low is None or high is None else (_at(low), _at(high))
+        cells.append(
+            {
+                "value": number(value),
+                "interval": None if span is None else f"{number(low)} to {number(high)}",
+                "at": _at(value),
+                "span": span,
+                "chance": _at(wanted),
+                "alarm": alarm,
+                "called": called,
+                "verdict": WORDS[control.want][alarm] if control.want else "",
+            }
+        )
+    return {"name": control.name.format(channel=key[1]), "gloss": control.gloss, "cells": cells}
 
 
 def _at(value: float) -> float:
     return round(RAIL[0] + (RAIL[1] - RAIL[0]) * min(max(value, 0.0), 1.0), 1)
-
-
-def _kind(network: str) -> str:
-    if "fold" in network:
-        return "fold networks"
-    return "final networks" if network.endswith("final") else "control networks"

@@ -126,7 +126,12 @@ def plate_grid(
 
 
 def response_by_dose(
-    value: str, title: str, doses: list[str], unit: str, colours: Colours, tips: list[alt.Tooltip],
+    value: str,
+    title: str,
+    doses: list[str],
+    unit: str,
+    colours: Colours,
+    tips: list[alt.Tooltip],
     compounds: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Wells by dose (evenly spaced, in order), their mean, and its interval where there is one.

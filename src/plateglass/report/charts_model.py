@@ -51,23 +51,25 @@ def weights(order: list[str], even: float) -> dict[str, Any]:
     return finish(layers, ("alpha", "channels"), file="channel_weights")
 
 
-def ablations(order: list[str], full: float | None, chance: float, floor: float) -> dict[str, Any]:
+def ablations(order: list[str], full: float, chance: float, floor: float) -> dict[str, Any]:
     """Accuracy with a channel shuffled between cells, and of that channel alone, by channel.
 
     Table ``ablation``: channel, kind, accuracy, low, high (null where there is no interval).
-    ``floor``: where the axis begins.
+    ``full``: accuracy with all channels; ``floor``: where the axis begins.
     """
+    kinds = ["shuffled between cells", "this channel alone"]
     y = _channels(order)
-    offset = alt.YOffset("kind:N", sort=["shuffled between cells", "this channel alone"])
-    colour = alt.Color(
-        "kind:N", title=None,
-        scale=alt.Scale(domain=["shuffled between cells", "this channel alone"], range=[SHUFFLED, ALONE]),
-        legend=alt.Legend(orient="bottom", direction="horizontal", offset=4, symbolSize=80, symbolOpacity=1),
-    )  # fmt: skip
+    offset = alt.YOffset("kind:N", sort=kinds)
+    colour = _named(kinds, [SHUFFLED, ALONE])
     x = alt.X("accuracy:Q", title="balanced accuracy", scale=alt.Scale(domain=[floor, 1]))
     table = alt.Chart(alt.NamedData("ablation"))
-    tips = tooltip(("channel:N", "channel"), ("kind:N", "tested"), ("accuracy:Q", "accuracy", ".3f"),
-                   ("low:Q", "from", ".3f"), ("high:Q", "to", ".3f"))  # fmt: skip
+    tips = tooltip(
+        ("channel:N", "channel"),
+        ("kind:N", "tested"),
+        ("accuracy:Q", "accuracy", ".3f"),
+        ("low:Q", "from", ".3f"),
+        ("high:Q", "to", ".3f"),
+    )
     span = (
         table.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=6, opacity=0.28, strokeCap="round")
@@ -76,26 +78,21 @@ def ablations(order: list[str], full: float | None, chance: float, floor: float)
     points = table.mark_circle(size=95, opacity=0.95).encode(
         x=x, y=y, yOffset=offset, color=colour, tooltip=tips
     )
-    marks = [{"at": chance, "what": "chance"}]
-    if full is not None:
-        marks.append({"at": full, "what": "all channels"})
+    marks = [{"at": chance, "what": "chance"}, {"at": full, "what": "all channels"}]
     rules = alt.Chart(alt.InlineData(marks))
     ground = rules.mark_rule(strokeDash=[3, 3], color="ink:--faint").encode(
         x="at:Q", tooltip=tooltip(("what:N", "line"), ("at:Q", "accuracy", ".3f"))
     )
-    words = rules.mark_text(
-        align="center", baseline="bottom", dy=-4, fontSize=11, color="ink:--soft"
-    ).encode(x="at:Q", y=alt.value(0), text="what:N")
+    written = {"align": "center", "baseline": "bottom", "dy": -4, "fontSize": 11}
+    words = rules.mark_text(**written, color="ink:--soft").encode(
+        x="at:Q", y=alt.value(0), text="what:N"
+    )
     layers = alt.layer(ground, words, span, points).properties(height=64 * len(order) + 20)
     return finish(layers, ("ablation",), file="channel_ablations")
 
 
 def history(measure: str, title: str, kinds: list[str]) -> dict[str, Any]:
     """One thin line a network over the epochs. Table ``history``: epoch, network, kind, measures."""
-    colour = alt.Color(
-        "kind:N", title=None, scale=alt.Scale(domain=kinds, range=[ACCENT, "#e69f00", "#cc79a7", "#8b979c"]),
-        legend=alt.Legend(orient="bottom", direction="horizontal", offset=4, symbolOpacity=1) if len(kinds) > 1 else None,
-    )  # fmt: skip
     chart = (
         alt.Chart(alt.NamedData("history"))
         .transform_filter(alt.expr.isValid(alt.datum[measure]))
@@ -104,7 +101,7 @@ def history(measure: str, title: str, kinds: list[str]) -> dict[str, Any]:
             x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
             y=alt.Y(f"{measure}:Q", title=title, scale=alt.Scale(zero=False)),
             detail="network:N",
-            color=colour,
+            color=_named(kinds, [ACCENT, "#e69f00", "#cc79a7", "#8b979c"]),
             tooltip=tooltip(
                 ("network:N", "network"), ("epoch:Q", "epoch"), (f"{measure}:Q", title, ".3f")
             ),
@@ -112,3 +109,15 @@ def history(measure: str, title: str, kinds: list[str]) -> dict[str, Any]:
         .properties(height=220)
     )
     return finish(chart, ("history",), file=f"history_{measure}")
+
+
+def _named(kinds: list[str], colours: list[str]) -> alt.Color:
+    legend = alt.Legend(
+        orient="bottom", direction="horizontal", columns=2, offset=4, symbolSize=80, symbolOpacity=1
+    )
+    return alt.Color(
+        "kind:N",
+        title=None,
+        scale=alt.Scale(domain=kinds, range=colours[: len(kinds)]),
+        legend=legend if len(kinds) > 1 else None,
+    )

@@ -8,7 +8,11 @@ import numpy as np
 import pandas as pd
 
 from plateglass import store
+from plateglass.errors import DataError
 from plateglass.report import pictures
+from plateglass.report.page import number
+from plateglass.report.subject import Subject
+from plateglass.report.wells import focus_column
 
 NUCLEI, CELLS = "#ffffff", "#ffb000"
 SIDE = 1000  # pixels of a picture's longer side, about
@@ -22,6 +26,30 @@ class Field:
     site: int
     title: str
     why: str
+
+
+def build(subject: Subject, quality: int) -> dict[str, Any]:
+    """The section of a plate for the template, or why there is none."""
+    sites, job = subject.sites, subject.job
+    if "Metadata_Quarantine" in sites:
+        sites = sites[sites["Metadata_Quarantine"].isna()]
+    if "Count_Cells" not in sites or sites["Count_Cells"].notna().sum() == 0:
+        return {"pictures": [], "absent": ["No site of this plate was segmented."]}
+    drawn, absent = [], []
+    for field in choose(sites, focus_column(subject.config)):
+        row = (sites["Metadata_Well"] == field.well) & (sites["Metadata_Site"] == field.site)
+        count = int(sites.loc[row, "Count_Cells"].iloc[0])
+        try:
+            drawn.append(draw(job.store, subject.plates[0], field, count, quality))
+        except DataError as error:
+            absent.append(f"{field.title} is left out: {error}")
+    orphans = [c for c in ("Orphan_Nuclei", "Orphan_Cells") if c in sites]
+    return {
+        "pictures": drawn,
+        "absent": absent,
+        "orphans": number(int(sites[orphans].sum().sum())) if orphans else None,
+        "legend": [("nuclei", NUCLEI), ("cells", CELLS)],
+    }
 
 
 def choose(sites: pd.DataFrame, focus: str | None) -> list[Field]:
@@ -76,7 +104,7 @@ def draw(root: Path, plate: str, field: Field, cells: int, quality: int = 84) ->
     um = store.pixel_size(root, field.well, rank)[0] * 2**level / factor
     bar = pictures.scale_bar(picture, um)
     drawn = [
-        (pictures.edge(pictures.enlarge(labels["cells"], shape, smooth=False), 1), CELLS),
+        (pictures.edge(pictures.enlarge(labels["cells"], shape, smooth=False), 2), CELLS),
         (pictures.edge(pictures.enlarge(labels["nuclei"], shape, smooth=False), 1), NUCLEI),
     ]
     where = f"Plate {plate}, well {field.well}, site {field.site}"

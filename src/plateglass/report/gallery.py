@@ -1,5 +1,6 @@
 """A gallery of cells with the maps of what the network looked at drawn over them."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,16 @@ import numpy as np
 import pandas as pd
 
 from plateglass import crops, store
-from plateglass.report import pictures
+from plateglass.errors import DataError
+from plateglass.report import maps, pictures
+from plateglass.report.maps import KEY, NAMES
 from plateglass.report.page import number
+from plateglass.report.subject import Subject
 
 TILE = 192  # pixels of a tile's side
-KEY = ["Metadata_Well", "Metadata_Site", "Metadata_Cell"]
 
 Maps = Callable[[str, int, int], dict[str, np.ndarray]]
-"""(well, site, cell) → maps (y, x) by name, ``gradcam`` and where there is one ``pcim``."""
+"""(well, site, cell) → maps (y, x) by name, as ``maps.read`` gives them."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,55 @@ class Tier:
 
 
 TIERS = (
-    Tier("best", "Best", "Highest Grad-CAMO: nearly all attention lies on the cell itself. A large "
-         "cell reaches a high score by its size alone; the enrichment beside it corrects for that."),
-    Tier("typical", "Typical", "Grad-CAMO nearest the plate's median: what to expect of a cell picked "
-         "at random."),
-    Tier("worst", "Worst", "Lowest Grad-CAMO: the network looked elsewhere. If neighbours or empty "
-         "ground light up here, the call rests on the surroundings and should not be trusted."),
-)  # fmt: skip
+    Tier(
+        "best",
+        "Best",
+        "Highest Grad-CAMO: nearly all attention lies on the cell itself. A large cell reaches a high "
+        "score by its size alone; the enrichment beside it corrects for that.",
+    ),
+    Tier(
+        "typical",
+        "Typical",
+        "Grad-CAMO nearest the plate's median: what to expect of a cell picked at random.",
+    ),
+    Tier(
+        "worst",
+        "Worst",
+        "Lowest Grad-CAMO: the network looked elsewhere. If neighbours or empty ground light up here, "
+        "the call rests on the surroundings and should not be trusted.",
+    ),
+)
+
+
+def build(subject: Subject, quality: int) -> dict[str, Any]:
+    """The gallery of a plate for the template, or why there is none."""
+    none: dict[str, Any] = {"cards": [], "absent": []}
+    job, plate = subject.job, subject.plates[0]
+    cells = subject.cells[plate]
+    if subject.model is None:
+        return {**none, "absent": [f"{subject.why} No cell was called: nothing to look behind."]}
+    if "Metadata_GradCAMO" not in cells or cells["Metadata_GradCAMO"].notna().sum() == 0:
+        return {**none, "absent": ["No cell of this plate has a Grad-CAMO score."]}
+    root = job.plate_dir / "attribution.zarr"
+    try:
+        explained = maps.explained(root, cells)
+        if explained["Metadata_GradCAMO"].notna().sum() == 0:
+            return {**none, "absent": ["attribution.zarr explains no cell of this plate."]}
+        chosen = choose(explained, subject.config.report.gallery)
+        size = int(subject.model["crop"]["px"])
+        reader = functools.partial(maps.read, root)
+        cards, bar = draw(job.store, plate, chosen, reader, size, quality)
+    except DataError as error:
+        return {**none, "absent": [f"The gallery is left out: {error}"]}
+    return {
+        "cards": cards,
+        "absent": [],
+        "heads": ["Image", *NAMES.values()],
+        "tiers": TIERS,
+        "called": sorted({card["called"] for card in cards}),
+        "explained": len(explained),
+        "bar": bar,
+    }
 
 
 def choose(cells: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -64,55 +109,68 @@ def choose(cells: pd.DataFrame, count: int) -> pd.DataFrame:
 
 
 def draw(
-    root: Path, plate: str, chosen: pd.DataFrame, maps: Maps, size: int, quality: int = 84
-) -> dict[str, Any]:
-    """Cards of the chosen cells for the template.
+    root: Path, plate: str, chosen: pd.DataFrame, read: Maps, size: int, quality: int = 84
+) -> tuple[list[dict[str, Any]], int]:
+    """Cards of the chosen cells for the template, in their order, and the bar's length in µm.
 
-    size: edge of the network's crop in pixels, which the maps cover.
+    size: edge of the network's crop in pixels, which the maps cover. Each field is read once.
+
+    Raises
+    ------
+    DataError
+        Pixels, labels or maps are missing from the stores.
     """
-    cards, names = [], {"gradcam": "Grad-CAM", "pcim": "PCIM"}
-    drawn: list[str] = []
+    cards: dict[Any, dict[str, Any]] = {}
     bar = 0
-    for row in chosen.to_dict("records"):
-        well, site, cell = (
-            row["Metadata_Well"],
-            int(row["Metadata_Site"]),
-            int(row["Metadata_Cell"]),
-        )
-        found = maps(well, site, cell)
-        tones, colours, mask, um = _crop(root, well, site, cell, size)
-        shape = (TILE, TILE)
-        large = np.stack([pictures.enlarge(tone, shape).clip(0, 1) for tone in tones])
-        rim = pictures.edge(pictures.enlarge(mask.astype(np.float32), shape) > 0.5)
-        ground = pictures.grey(large)
-        drawn = [name for name in names if name in found]
-        tiles = [pictures.blend(large, colours)]
-        tiles += [pictures.lay_over(ground, pictures.enlarge(found[n], shape)) for n in drawn]
-        for tile in tiles:
-            tile[rim] = 0.25 * tile[rim] + 0.75
-        bar = pictures.scale_bar(tiles[0], um * size / TILE)
-        seam = np.zeros((TILE, 2, 3), np.float32)
-        strip = np.concatenate([part for tile in tiles for part in (seam, tile)][1:], axis=1)
-        where = f"Plate {plate} · well {well} · site {site} · cell {cell}"
-        cards.append(
-            {
+    for (well, site), rows in chosen.groupby(["Metadata_Well", "Metadata_Site"]):
+        rank = store.sites(root, well).index(site)
+        tones, colours = pictures.read(root, well, rank)
+        um = store.pixel_size(root, well, rank)[0] * size / TILE
+        cut, masks = _crops(root, well, rank, tones, rows["Metadata_Cell"].to_numpy(), size)
+        for i, (at, row) in enumerate(zip(rows.index, rows.to_dict("records"))):
+            cell = int(row["Metadata_Cell"])
+            strip, bar = _strip(cut[i], colours, masks[i], read(well, int(site), cell), um)
+            where = f"Plate {plate} · well {well} · site {site} · cell {cell}"
+            cards[at] = {
                 "tier": row["tier"],
                 "called": str(row["Metadata_Class"]),
                 "picture": pictures.jpeg(strip, quality),
                 "width": strip.shape[1],
                 "height": strip.shape[0],
-                "alt": f"{where}: image, then maps {', '.join(names[n] for n in drawn)}",
+                "alt": f"{where}: image, then maps {', '.join(NAMES.values())}",
                 "where": where,
                 "what": _what(row),
             }
-        )
-    return {
-        "cards": cards,
-        "heads": ["Image", *(names[n] for n in drawn)],
-        "tiers": TIERS,
-        "called": sorted({card["called"] for card in cards}),
-        "bar": bar,
-    }
+    return [cards[at] for at in chosen.index], bar
+
+
+def _crops(
+    root: Path, well: str, rank: int, tones: np.ndarray, wanted: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tones (n, c, y, x) and masks (n, y, x) of the crops that the network saw."""
+    cells = store.read_labels(root, well, rank, "cells")
+    nuclei = store.read_labels(root, well, rank, "nuclei")
+    middle = cells.shape[0] // 2
+    cut, masks, *_ = crops.cut(tones, cells[middle], size, nuclei[middle], wanted)
+    return cut, masks
+
+
+def _strip(
+    tones: np.ndarray, colours: list[str], mask: np.ndarray, found: dict[str, np.ndarray], um: float
+) -> tuple[np.ndarray, int]:
+    """Image and maps side by side, the cell's outline in each, a scale bar in the first."""
+    shape = (TILE, TILE)
+    large = np.stack([pictures.enlarge(tone, shape).clip(0, 1) for tone in tones])
+    rim = pictures.edge(pictures.enlarge(mask.astype(np.float32), shape) > 0.5)
+    ground = pictures.grey(large)
+    tiles = [pictures.blend(large, colours)]
+    tiles += [pictures.lay_over(ground, pictures.enlarge(found[name], shape)) for name in NAMES]
+    for tile in tiles:
+        tile[rim] = 0.25 * tile[rim] + 0.75
+    bar = pictures.scale_bar(tiles[0], um)
+    seam = np.zeros((TILE, 2, 3), np.float32)
+    parts = [part for tile in tiles for part in (seam, tile)][1:]
+    return np.concatenate(parts, axis=1), bar
 
 
 def _what(row: dict[str, Any]) -> str:
@@ -127,19 +185,6 @@ def _what(row: dict[str, Any]) -> str:
     if label is not None and pd.notna(label) and label != "":
         called += f" in a well labelled {label}"
     return f"{' · '.join(parts)} — {called}"
-
-
-def _crop(
-    root: Path, well: str, site: int, cell: int, size: int
-) -> tuple[np.ndarray, list[str], np.ndarray, float]:
-    """Tones (c, y, x) and mask (y, x) of the crop that the network saw, colours, µm a pixel."""
-    rank = store.sites(root, well).index(site)
-    tones, colours = pictures.read(root, well, rank)
-    cells = store.read_labels(root, well, rank, "cells")
-    nuclei = store.read_labels(root, well, rank, "nuclei")
-    middle = cells.shape[0] // 2
-    cut, masks, _, _ = crops.cut(tones, cells[middle], size, nuclei[middle], np.array([cell]))
-    return cut[0], colours, masks[0], store.pixel_size(root, well, rank)[0]
 
 
 def _spread(ranked: pd.DataFrame, count: int) -> pd.DataFrame:

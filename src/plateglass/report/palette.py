@@ -10,7 +10,10 @@ NEUTRAL = "#8b979c"  # the negative control: the ground the others are seen agai
 POSITIVE = "#d55e00"
 OTHERS = ("#0072b2", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#b8a600", "#7a5195", "#6b4c2a")
 
-_VIRIDIS = "440154 482475 414487 355f8d 2a788e 21918c 22a884 44bf70 7ad151 bddf26 fde725".split()
+_VIRIDIS = (
+    *("440154", "482475", "414487", "355f8d", "2a788e", "21918c"),
+    *("22a884", "44bf70", "7ad151", "bddf26", "fde725"),
+)
 
 
 def label_colours(

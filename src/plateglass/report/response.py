@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import altair as alt
 import numpy as np
 import pandas as pd
 
@@ -9,7 +10,11 @@ from plateglass.measure import assay
 from plateglass.report import charts
 from plateglass.report.charts import Colours, Plot
 from plateglass.report.page import Page, number
-from plateglass.report.wells import Dose
+from plateglass.report.subject import Subject
+from plateglass.report.wells import UNLABELLED, Dose
+
+MOST = 6000  # wells that a chart of single wells shows
+WHO = ("plate", "well", "label", "compound", "dose", "count")
 
 
 def jitter(values: pd.Series, groups: pd.Series) -> pd.Series:
@@ -31,91 +36,91 @@ def summarise(wells: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "wells"])
 
 
-def build(
-    page: Page, wells: pd.DataFrame, dose: Dose | None, colours: Colours, value: str, title: str
-) -> tuple[list[Plot], list[str]]:
-    """Charts of the response in ``value`` and the reasons for those that are left out."""
-    known = wells.dropna(subset=[value]).copy()
-    if known.empty:
-        return [], [f"No well has a value of “{title}”, so there is no response to show."]
-    plots, absent = [], []
-    known["jitter"] = jitter(known[value], known["label"])
-    tips = _tips(known, value, title)
-    if dose is not None:
-        known["dose_jitter"] = jitter(known[value], known["dose"])
-        plots.append(_by_dose(page, known, dose, colours, value, title))
+def build(page: Page, subject: Subject) -> dict[str, Any]:
+    """Charts by dose and by label, and the figures of the assay, for the template."""
+    value, title = subject.value, subject.value_title
+    absent = []
+    if subject.why is not None:
+        absent.append(f"{subject.why} The response is shown in cell counts instead.")
+    if value not in subject.wells or subject.wells[value].notna().sum() == 0:
+        absent.append("No well has a value to show: there are neither margins nor cell counts.")
+        return {"plots": [], "absent": absent, "found": {}, "table": None}
+    known = some(subject.wells.dropna(subset=[value])).copy()
+    plots = []
+    if subject.dose is not None and known["dose"].notna().any():
+        plots.append(_by_dose(page, known, subject, value, title))
     else:
         absent.append(
             "The platemap has no column with at least three doses (dose_level, dose, or the one that "
             "report.dose names), so there is no dose response."
         )
-    shown = known[known["label"] != "not labelled"]
+    shown = known[known["label"] != UNLABELLED]
     if shown["label"].nunique() > 1:
-        kept = [c for c in ("plate", "well", "label", "compound", "dose", "count", value, "jitter")
-                if c in shown]  # fmt: skip
-        page.table("response", shown[kept])
-        page.table("groups", summarise(shown, value, ["label"]))
-        present = [p for p in colours.pairs if p[0] in set(shown["label"])]
-        pair = Colours(tuple(p[0] for p in present), tuple(p[1] for p in present))
-        page.charts["by_label"] = charts.response_by_label(value, title, pair, tips)
-        plots.append(
-            Plot(
-                "by_label",
-                f"{title[0].upper()}{title[1:]} by label",
-                "A circle is a well; the tick is the mean of a label's wells and the band its 95 % "
-                "bootstrap interval over wells (left out below four wells). The farther two labels lie "
-                "apart for the width of their clouds, the better one well tells them.",
-                320,
-            )
-        )
-    return plots, absent
+        plots.append(_by_label(page, shown, subject.colours, value, title))
+    found = quality(subject.wells, subject.dose, subject.negative, subject.positive)
+    return {"plots": plots, "absent": absent, "found": found, "table": _table(subject, found)}
 
 
-def _by_dose(
-    page: Page, known: pd.DataFrame, dose: Dose, colours: Colours, value: str, title: str
-) -> Plot:
-    dosed = known.dropna(subset=["dose"]).copy()
-    dosed["series"] = dosed["label"]
+def _by_dose(page: Page, known: pd.DataFrame, subject: Subject, value: str, title: str) -> Plot:
+    dosed = known.dropna(subset=["dose"])
+    dosed = dosed.assign(jitter=jitter(dosed[value], dosed["dose"]), series=dosed["label"])
     if "compound" in dosed:
         dosed["series"] += np.where(dosed["compound"] != "", " · " + dosed["compound"], "")
     means = summarise(dosed, value, ["series", "label", "dose"])
     means["steps"] = means.groupby("series")["dose"].transform("count")
     means["compound"] = means["series"].str.split(" · ", n=1).str[1]
-    joined = means[means["steps"] > 1]
-    compounds = tuple(sorted(joined["compound"].dropna().unique()))
-    kept = [c for c in ("plate", "well", "label", "compound", "dose", "count", value) if c in dosed]
-    page.table("dosed", dosed[kept].assign(jitter=dosed["dose_jitter"]))
+    compounds = sorted(means.loc[means["steps"] > 1, "compound"].dropna().unique())
+    page.table("dosed", dosed[[c for c in dict.fromkeys((*WHO, value, "jitter")) if c in dosed]])
     page.table("means", means)
+    steps, unit = list(subject.dose.steps), subject.dose.unit
     page.charts["by_dose"] = charts.response_by_dose(
-        value, title, list(dose.steps), dose.unit, colours, _tips(dosed, value, title), compounds
+        value, title, steps, unit, subject.colours, _tips(dosed, value, title), tuple(compounds)
     )
-    return Plot(
-        "by_dose",
-        f"{title[0].upper()}{title[1:]} by dose",
+    caption = (
         "A circle is a well; the line joins the means of a label's (and compound's) wells at each "
         "dose, a band is the 95 % bootstrap interval of that mean over wells (left out below four "
-        "wells). Doses are evenly spaced in their order, whatever their size.",
-        max(300, 30 * len(dose.steps)),
+        "wells). Doses are evenly spaced in their order, whatever their size."
     )
+    return Plot("by_dose", f"{_upper(title)} by dose", caption, max(300, 30 * len(steps)))
+
+
+def _by_label(page: Page, shown: pd.DataFrame, colours: Colours, value: str, title: str) -> Plot:
+    shown = shown.assign(jitter=jitter(shown[value], shown["label"]))
+    page.table("response", shown[[c for c in dict.fromkeys((*WHO, value, "jitter")) if c in shown]])
+    page.table("groups", summarise(shown, value, ["label"]))
+    present = [pair for pair in colours.pairs if pair[0] in set(shown["label"])]
+    names, own = zip(*present)
+    page.charts["by_label"] = charts.response_by_label(
+        value, title, Colours(names, own), _tips(shown, value, title)
+    )
+    caption = (
+        "A circle is a well; the tick is the mean of a label's wells and the band its 95 % bootstrap "
+        "interval over wells (left out below four wells). The farther two labels lie apart for the "
+        "width of their clouds, the better one well tells them."
+    )
+    return Plot("by_label", f"{_upper(title)} by label", caption, 320)
 
 
 def quality(
-    wells: pd.DataFrame, dose: Dose | None, negative: str, positive: str | None, value: str
+    wells: pd.DataFrame, dose: Dose | None, negative: str, positive: str | None
 ) -> dict[str, assay.Interval]:
-    """Z′ of the controls and dose correlation of the treatments, as far as there are wells for it."""
-    known = wells.dropna(subset=[value])
+    """Z′ of the controls' margin and its dose correlation, as far as there are wells for it."""
+    if "margin" not in wells:
+        return {}
+    known = wells.dropna(subset=["margin"])
     found = {}
     controls = known[known["label"].isin([negative, positive])]
-    values, high = controls[value].to_numpy(float), (controls["label"] == positive).to_numpy()
+    margin = controls["margin"].to_numpy(float)
+    high = (controls["label"] == positive).to_numpy()
 
     def z_prime(at: np.ndarray) -> float:
-        return assay.z_prime(values[at][high[at]], values[at][~high[at]]).value
+        return assay.z_prime(margin[at][high[at]], margin[at][~high[at]]).value
 
     if min(high.sum(), (~high).sum()) > 1:
         found["Z′"] = assay.bootstrap(z_prime, high)
     if dose is not None:
         treated = known[~known["label"].isin([negative, positive])].dropna(subset=["dose_rank"])
-        rank, answer = treated["dose_rank"].to_numpy(float), treated[value].to_numpy(float)
+        rank, answer = (treated[c].to_numpy(float) for c in ("dose_rank", "margin"))
         if len(np.unique(rank)) > 2:
             found["dose ρ"] = assay.bootstrap(
                 lambda at: assay.spearman(rank[at], answer[at]), np.ones(len(rank))
@@ -130,10 +135,14 @@ GLOSS = {
 }
 
 
-def quality_table(found: dict[str, assay.Interval], wells: dict[str, str]) -> dict[str, Any] | None:
-    """The figures of ``quality`` for the template; ``wells``: on how many each one stands."""
+def _table(subject: Subject, found: dict[str, assay.Interval]) -> dict[str, Any] | None:
+    """The figures of ``quality`` for the template."""
     if not found:
         return None
+    labels = subject.wells.dropna(subset=["margin"])["label"]
+    controls = [(labels == label).sum() for label in (subject.negative, subject.positive)]
+    wells = {name: f"{figure.wells} treated" for name, figure in found.items()}
+    wells["Z′"] = f"{controls[0]} negative, {controls[1]} positive"
     names = ("", "Value", "95 % interval", "Wells")
     return {
         "title": "Assay quality",
@@ -145,15 +154,6 @@ def quality_table(found: dict[str, assay.Interval], wells: dict[str, str]) -> di
     }
 
 
-def wells_of(
-    wells: pd.DataFrame, found: dict[str, assay.Interval], negative: str, positive: str | None, value: str
-) -> dict[str, str]:
-    """On which wells each figure stands, in words."""
-    known = wells.dropna(subset=[value])["label"]
-    counts = f"{(known == negative).sum()} negative, {(known == positive).sum()} positive"
-    return {name: counts if name == "Z′" else f"{f.wells} treated" for name, f in found.items()}
-
-
 def span(figure: assay.Interval) -> str:
     """An interval in words, also where there is none."""
     if figure.low is None or figure.high is None:
@@ -161,15 +161,22 @@ def span(figure: assay.Interval) -> str:
     return f"{number(figure.low)} to {number(figure.high)}"
 
 
-def _tips(table: pd.DataFrame, value: str, title: str) -> list:
-    tips = [("well:N", "well"), ("label:N", "label")]
-    if table["plate"].nunique() > 1:
-        tips.insert(0, ("plate:N", "plate"))
-    for column, name, *form in (
-        ("compound:N", "compound"),
-        ("dose:N", "dose"),
-        ("count:Q", "cells", ","),
-    ):
-        if column.split(":")[0] in table:
-            tips.append((column, name, *form))
-    return charts.tooltip(*tips, (f"{value}:Q", title, ".3~f"))
+def _tips(table: pd.DataFrame, value: str, title: str) -> list[alt.Tooltip]:
+    who = [("plate:N", "plate")] if table["plate"].nunique() > 1 else []
+    who += [("well:N", "well"), ("label:N", "label")]
+    who += [(f"{name}:N", name) for name in ("compound", "dose") if name in table]
+    if "count" in table and value != "count":
+        who.append(("count:Q", "cells", ","))
+    return charts.tooltip(*who, (f"{value}:Q", title, ".3~f"))
+
+
+def _upper(title: str) -> str:
+    return title[0].upper() + title[1:]
+
+
+def some(wells: pd.DataFrame) -> pd.DataFrame:
+    """At most ``MOST`` wells, chosen by a hash of their names."""
+    if len(wells) <= MOST:
+        return wells
+    key = pd.util.hash_pandas_object(wells["plate"] + "/" + wells["well"], index=False)
+    return wells.loc[pd.Series(key.to_numpy(), wells.index).nsmallest(MOST).index].sort_index()

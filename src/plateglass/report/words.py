@@ -1,27 +1,12 @@
 """What the reports say in prose: the methods paragraph, its references, the controls explained."""
 
+import json
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 from plateglass import __version__
 from plateglass.config import Config
-
-REFERENCES = {
-    "plateglass": f"plateglass, version {__version__}: from high-content screening plates to audited single-cell profiles.",
-    "snakemake": "Mölder F et al. Sustainable data analysis with Snakemake. F1000Research 10:33 (2021).",
-    "omezarr": "Moore J et al. OME-Zarr: a cloud-optimized bioimaging file format with international community support. Histochemistry and Cell Biology 160:223–251 (2023).",
-    "cellpose": "Stringer C, Wang T, Michaelos M, Pachitariu M. Cellpose: a generalist algorithm for cellular segmentation. Nature Methods 18:100–106 (2021).",
-    "cellposesam": "Pachitariu M, Rariden M, Stringer C. Cellpose-SAM: superhuman generalization for cellular segmentation. bioRxiv (2025).",
-    "timm": "Wightman R. PyTorch Image Models. doi:10.5281/zenodo.4414861 (2019).",
-    "dcmix": "Siegismund D, Wieser M, Heyse S, Steigele S. Learning channel importance for high content imaging with interpretable deep input channel mixing. GCPR (2023); arXiv:2308.16637.",
-    "gradcam": "Selvaraju RR et al. Grad-CAM: visual explanations from deep networks via gradient-based localization. ICCV, 618–626 (2017).",
-    "gradcamo": "Gopalakrishnan V, Ma J, Xie Z. Grad-CAMO: learning interpretable single-cell morphological profiles from 3D Cell Painting images. CVPR Workshops (2024); arXiv:2403.17615.",
-    "pcim": "Siegismund D, Wieser M, Heyse S, Steigele S. PCIM: learning pixel attributions via pixel-wise channel isolation mixing in high content imaging. SLAS Discovery 37:100287 (2025); arXiv:2412.02275.",
-    "cellprofiler": "Stirling DR et al. CellProfiler 4: improvements in speed, utility and usability. BMC Bioinformatics 22:433 (2021).",
-    "cpmeasure": "Muñoz AF et al. cp_measure: API-first feature extraction for image-based profiling workflows. arXiv:2507.01163 (2025).",
-    "pycytominer": "Serrano E et al. Reproducible image-based profiling with Pycytominer. Nature Methods 22:677–680 (2025).",
-    "zprime": "Zhang JH, Chung TDY, Oldenburg KR. A simple statistical parameter for use in evaluation and validation of high throughput screening assays. Journal of Biomolecular Screening 4:67–73 (1999).",
-}  # fmt: skip
 
 
 class _Citations:
@@ -48,7 +33,11 @@ def methods(config: Config, what: str, model: dict[str, Any] | None) -> dict[str
     if model is not None:
         paragraphs += [_network(config, model, cite), _audit(config, cite)]
     paragraphs.append(_profiles(config, cite))
-    return {"paragraphs": paragraphs, "references": [REFERENCES[name] for name in cite.cited]}
+    known = json.loads(
+        files("plateglass.report").joinpath("templates", "references.json").read_text("utf-8")
+    )
+    references = [known[name].format(version=__version__) for name in cite.cited]
+    return {"paragraphs": paragraphs, "references": references}
 
 
 def _images(config: Config, what: str, cite: _Citations) -> str:
@@ -70,27 +59,34 @@ def _images(config: Config, what: str, cite: _Citations) -> str:
 
 
 def _network(config: Config, model: dict[str, Any], cite: _Citations) -> str:
-    train = config.train
-    side = model["crop"]["px"]
-    channels = model.get("channels") or list(config.channel_names)
-    classes = model.get("classes") or list(train.classes)
-    around = {
-        "keep": "Surroundings of the cells were left as they are.",
-        "drop": f"In training the surroundings of a cell were blanked with probability {train.surroundings.p:g}.",
-        "swap": f"In training the surroundings of a cell were exchanged with another well's with probability {train.surroundings.p:g}.",
-    }[train.surroundings.how]  # fmt: skip
-    seeds = model.get("seeds", train.seeds)
-    seeds = len(seeds) if isinstance(seeds, (list, tuple)) else seeds
-    return (
+    train, side, seeds = config.train, model["crop"]["px"], model["seeds"]
+    text = (
         "Intensities were expressed in plate units: background subtracted and divided by the "
         "median 99th percentile of the plate's negative-control wells, by channel. A "
-        f"{model.get('backbone', train.backbone)} network {cite('timm')} behind a DCMIX blend of "
-        f"{_listed(channels)} {cite('dcmix')} was trained on crops of {side} × {side} pixels "
-        f"around single nuclei to tell {_listed(classes)} apart, with {seeds} seed"
-        f"{'' if seeds == 1 else 's'} and {train.folds}-fold cross-validation by well. Channels "
-        f"were dropped at random in training (p = {train.drop:g}; an addition of plateglass to the "
-        f"published method). {around} Values of training wells are out-of-fold: no cell is scored "
-        "by a network that saw its well."
+        f"{model['backbone']} network {cite('timm')} behind a DCMIX blend of "
+        f"{_listed(model['channels'])} {cite('dcmix')} was trained on crops of {side} × {side} pixels "
+        f"around single nuclei to tell {_listed(model['classes'])} apart, with {seeds} "
+        f"seed{'' if seeds == 1 else 's'}. "
+    )
+    if train.model is not None:
+        return f"{text}The model had been trained before, on other plates (key {model['key']})."
+    how = train.surroundings.how
+    if how != "keep":
+        done = "blanked" if how == "drop" else "exchanged with those of another cell"
+        text += (
+            f"In training the surroundings of a cell were {done} with probability "
+            f"{train.surroundings.p:g}. "
+        )
+    if train.surroundings.erased and how != "keep":
+        text += "Crops whose cell was erased were shown besides, to be called no class for sure. "
+    if train.drop:
+        text += (
+            f"Channels were dropped at random (p = {train.drop:g}; an addition of plateglass to the "
+            "published method). "
+        )
+    return (
+        f"{text}Values of training wells are out-of-fold ({train.folds} folds by well): no cell is "
+        "scored by a network that saw its well."
     )
 
 
@@ -146,13 +142,18 @@ class Control:
 
 CONTROLS = {
     "full": Control(
-        "All as it is", "The network on whole crops: the accuracy that the rows below question.", "high", 0.8
+        "All as it is",
+        "The network on whole crops: the accuracy that the rows below question.",
+        "high",
+        0.8,
     ),
     "erased": Control(
         "Cell erased",
-        "The cell's own pixels are filled, with the field's background and with another cell's; the "
-        "higher of both is shown. What is left above chance is told by the surroundings alone.",
-        "chance", 0.2,
+        "The cell's own pixels are filled, once with the level of the field's background and once with "
+        "real background from elsewhere; the worse is shown. What is left above chance is told by the "
+        "surroundings alone.",
+        "chance",
+        0.2,
     ),
     "background": Control(
         "Trained without cells",
@@ -165,13 +166,8 @@ CONTROLS = {
         "Labels permuted",
         "A network trained with labels exchanged between wells. It must be at chance; else something "
         "leaks from training into scoring.",
-        "chance", 0.15,
-    ),
-    "column": Control(
-        "Plate column",
-        "Share of negative-control cells called positive in the last column that has such wells, less that in "
-        "the first. Zero unless the network learnt where a well lies.",
-        "zero", 0.1,
+        "chance",
+        0.2,
     ),
     "shuffled": Control(
         "{channel} shuffled between cells",
@@ -179,5 +175,12 @@ CONTROLS = {
         "depends on it.",
         "",
     ),
+    "column": Control(
+        "Plate column",
+        "Share of negative-control cells called positive in the last column that has such wells, less "
+        "that in the first. Zero unless the network learnt where a well lies.",
+        "zero",
+        0.1,
+    ),
     "other": Control("{channel}", "A control of a later version.", ""),
-}  # fmt: skip
+}

@@ -22,11 +22,13 @@
       background: "transparent", font: colour("--sans"),
       view: { stroke: null },
       axis: { ...text, gridColor: colour("--hair"), domainColor: colour("--line"),
-        tickColor: colour("--line"), titlePadding: 8, labelPadding: 5 },
+        tickColor: colour("--line"), titlePadding: 8, labelPadding: 5, labelFlush: false },
       legend: { ...text, titleLimit: 260, labelLimit: 260 },
       header: text, rule: { color: colour("--faint") }, text: { color: colour("--soft"), font: colour("--sans") },
     };
   };
+
+  const lighter = { "0072b2": "#45a3dd", "d55e00": "#f08237", "009e73": "#23b98f" };  // on dark ground
 
   async function draw(holder) {
     const spec = structuredClone(payload.charts[holder.dataset.chart]);
@@ -38,8 +40,9 @@
       spec.height = Math.round(Math.max(90, (holder.clientWidth - hints.margin) * hints.aspect));
     }
     // Colours that follow light and dark: "ink:--line" in a specification.
-    const themed = JSON.parse(JSON.stringify(spec).replace(/"ink:(--[a-z]+)"/g,
-      (_, name) => JSON.stringify(colour(name))));
+    let text = JSON.stringify(spec).replace(/"ink:(--[a-z]+)"/g, (_, name) => JSON.stringify(colour(name)));
+    if (dark.matches) text = text.replace(/"#(0072b2|d55e00|009e73)"/g, (_, hex) => JSON.stringify(lighter[hex]));
+    const themed = JSON.parse(text);
     await vegaEmbed(holder, themed, {
       config: look(), ast: true, renderer: hints.renderer || "svg",
       actions: { export: true, source: false, compiled: false, editor: false },
