@@ -61,8 +61,7 @@ class Batches:
 
     def _run(self, batch: Arrays, rows: int) -> None:
         tensors = [torch.from_numpy(np.ascontiguousarray(part)).to(self.device) for part in batch]
-        with torch.inference_mode():
-            found = tuple(out.cpu().numpy()[:rows] for out in self.function(*tensors))
+        found = tuple(out.cpu().numpy()[:rows] for out in self.function(*tensors))
         self.outputs = _join(self.outputs, found)
 
     def _complete(self) -> Iterator[tuple[Any, Arrays]]:

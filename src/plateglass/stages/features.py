@@ -95,6 +95,7 @@ class Look:
         self.controls: list[str] = []
         self.passes = 0
 
+    @torch.inference_mode()
     def __call__(self, x, masks, levels, texture, shuffled, others) -> tuple[torch.Tensor, ...]:
         network = self.model.networks[self.name]
         maps, embedding, logits = network.parts(x)

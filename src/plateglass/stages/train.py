@@ -221,6 +221,7 @@ class _OutOfFold:
         self.model, self.views, self.fold = model, views, fold
         self.columns: list[str] = []
 
+    @torch.inference_mode()
     def __call__(self, x: torch.Tensor, *views: torch.Tensor) -> tuple[torch.Tensor, ...]:
         found = {
             f"Metadata_Class_Seed{s}": self.model.networks[f"seed{s}.fold{self.fold}"](x).argmax(1)
