@@ -81,10 +81,12 @@ def impute(
     scaled = residual / degree
     direction, power = scaled, dot(residual, scaled)
     for _ in range(hole[0].numel()):
-        if bool((dot(scaled, scaled) <= limit).all()):
+        # a crop that is solved stays as it is, however long others of its batch take
+        unsolved = dot(scaled, scaled) > limit
+        if not bool(unsolved.any()):
             break
         image_of = apply(direction)
-        step = power / dot(direction, image_of).clamp_min(1e-30)
+        step = unsolved * power / dot(direction, image_of).clamp_min(1e-30)
         value = value + step * direction
         residual = residual - step * image_of
         scaled = residual / degree
@@ -186,7 +188,8 @@ def _pyramid(known: Tensor, weight: Tensor, spatial: int) -> Tensor:
     pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[spatial - 1]
     if max(known.shape[2:]) == 1:
         return known / weight.clamp_min(1e-12)
-    small = [pool(t, 2, ceil_mode=True, count_include_pad=False) for t in (known, weight)]
+    by = [min(2, size) for size in known.shape[2:]]
+    small = [pool(t, by, ceil_mode=True, count_include_pad=False) for t in (known, weight)]
     guess = _pyramid(small[0], small[1], spatial)
     guess = F.interpolate(guess, size=known.shape[2:], mode="nearest")
     return torch.where(weight > 0, known / weight.clamp_min(1e-12), guess)

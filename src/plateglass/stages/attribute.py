@@ -19,7 +19,7 @@ from plateglass.explain.fidelity import cell_share
 from plateglass.explain.gradcam import upsample
 from plateglass.explain.pcim import RECIPES, pcim
 from plateglass.models import device
-from plateglass.models.batches import across
+from plateglass.models.batches import Batches
 from plateglass.models.recipe import Model, load_model
 from plateglass.project import Project
 from plateglass.store.maps import write_maps
@@ -27,7 +27,6 @@ from plateglass.units import Units, plate_units
 from plateglass.wells import Job, Result, each
 
 FINAL = "seed0.final"
-FULL = 4  # batches of one network's cells that are gathered before it runs: few are padded
 
 
 @dataclass
@@ -52,7 +51,8 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
     recipe = job.config.attribute.recipe
     if recipe not in RECIPES:
         raise UserError(f"attribute.recipe is {recipe!r}; write one of {', '.join(RECIPES)}")
-    model = load_model(job.model_dir).to(device.choose(job.config.run.device))
+    chosen = device.choose(job.config.run.device)
+    model = load_model(job.model_dir, lambda name: name.startswith("seed0.")).to(chosen)
     networks = {well: _network(model, job.plate, well) for well in wells}
     by_network = sorted(wells, key=lambda well: (networks[well], well))
     drawn = each(
@@ -124,24 +124,20 @@ def prepare(
 
 def _gathered(job: Job, model: Model, drawn: Iterable[Drawn | Result]) -> Iterator:
     """(well, PCIM maps) of drawn wells, or (Result, None), in full batches of each network."""
-    waiting: dict[str, list[Drawn]] = {}
-    batch = job.config.run.batch
-
-    def explain(name: str) -> Iterator:
-        items = ((well, (well.crops, well.rows["target"].to_numpy())) for well in waiting.pop(name))
-        look = partial(_explain, model.networks[name], job.config.attribute.recipe)
-        for well, (maps,) in across(items, look, batch, model.device):
-            yield well, maps
-
+    batches: dict[str, Batches] = {}
     for well in drawn:
         if isinstance(well, Result):
             yield well, None
             continue
-        waiting.setdefault(well.network, []).append(well)
-        if sum(len(other.rows) for other in waiting[well.network]) >= FULL * batch:
-            yield from explain(well.network)
-    for name in list(waiting):
-        yield from explain(name)
+        if well.network not in batches:
+            look = partial(_explain, model.networks[well.network], job.config.attribute.recipe)
+            batches[well.network] = Batches(look, job.config.run.batch, model.device)
+        inputs = (well.crops, well.rows["target"].to_numpy())
+        for known, (maps,) in batches[well.network].push(well, inputs):
+            yield known, maps
+    for waiting in batches.values():
+        for known, (maps,) in waiting.flush():
+            yield known, maps
 
 
 def _explain(network, recipe: str, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor]:
@@ -151,7 +147,7 @@ def _explain(network, recipe: str, x: torch.Tensor, target: torch.Tensor) -> tup
 
 
 def _write(job: Job, well: Drawn, maps: np.ndarray, version: dict) -> Result:
-    """A well's maps and its rows: does what decides lie on the cell?"""
+    """A well's maps, and its rows: how far what decides lies on the cell."""
     rows = well.rows
     size = well.masks.shape[1:]
     gradcam = upsample(torch.from_numpy(well.coarse.astype(np.float32)), size).numpy()
