@@ -1,5 +1,7 @@
 """The classifier: DCMIX blend → timm backbone, cut early → average over the map → linear head."""
 
+import difflib
+
 import torch
 from torch import nn
 
@@ -97,7 +99,7 @@ def build(name: str, images: int, *, crop: int, cut: int | None = None, pretrain
     import timm
 
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name[:6]}*")[:5]) or "resnet18"
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 3)) or "resnet18"
         raise UserError(f"train.backbone is {name!r}, which timm does not have; near: {near}")
     try:
         plan = timm.create_model(name, features_only=True, in_chans=images, pretrained=False)

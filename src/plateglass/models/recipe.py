@@ -81,6 +81,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], notes: dict | No
     """Write a safetensors file under a temporary name, then rename it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(tensors, temporary, notes)
+    temporary.chmod(0o644)  # safetensors writes for the owner alone
     temporary.replace(path)
 
 

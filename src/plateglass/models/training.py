@@ -119,7 +119,7 @@ def _fit(pool, settings, task, device, rng, watch) -> Trained:
             schedule.step()
             network.settle()
             follow(average, network, epoch * steps + step)
-            losses.append(float(loss[:sure].mean()))
+            losses.append(float(loss[:sure].detach().mean()))
             right.append(float((logits[:sure].argmax(1) == target[:sure].argmax(1)).float().mean()))
         judged = _held_out(average, pool, settings, task, device)
         history.append(

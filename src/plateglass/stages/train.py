@@ -68,6 +68,8 @@ def run(job: Job) -> None:
     tables.write(folder / "channels.parquet", channels, provenance)
     tables.write(folder / "controls.parquet", control_table(info, cells), provenance)
     info["accuracy"] = float(channels["accuracy"].iloc[0])
+    if channels["log_alpha"].isna().all():  # at chance accuracy α means nothing
+        info["alpha"] = None
     save_model(folder, info, model.networks, model.donors)
     shutil.rmtree(scratch)
 
