@@ -115,6 +115,15 @@ def test_undefined_is_nan_never_zero():
     assert np.isnan(row["Nuclei_Correlation_Correlation_DNA_GFP"])
 
 
+def test_a_nucleus_without_a_cell_is_no_row_and_moves_no_other():
+    image, nuclei, cells = field(6)
+    whole = classical.measure(image, nuclei, cells, CHANNELS)
+    left = classical.measure(image, nuclei, np.where(cells == 4, 0, cells), CHANNELS)
+    assert list(left.index) == [n for n in whole.index if n != 4]
+    columns = [c for c in whole if not c.startswith("Cytoplasm")]
+    np.testing.assert_allclose(left[columns], whole.loc[left.index, columns], rtol=1e-5, atol=1e-6)
+
+
 def test_a_cell_that_fills_the_field_has_no_edge():
     image = np.full((2, 9, 9), 4, np.uint16)
     whole = np.ones((9, 9), np.int32)

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from centrosome.cpmorphology import color_labels
 from centrosome.propagate import propagate
-from cp_measure._sanitize import sanitize_masks
 from cp_measure.core.measureobjectintensity import get_intensity
 from cp_measure.core.measureobjectsizeshape import get_feret, get_sizeshape, get_zernike
 from scipy.ndimage import distance_transform_edt
@@ -68,7 +67,7 @@ def measure(
     columns = names.columns(channels)
     numbers = np.unique(cells[cells > 0])
     values = np.full((len(numbers), len(columns)), np.nan, np.float32)
-    place = {column: i for i, column in enumerate(columns)}
+    at = {column: i for i, column in enumerate(columns)}
     planes = {channel: plane.astype(np.float64) for channel, plane in zip(channels, image)}
     grey = {
         channel: _levels(plane, image.dtype, (windows or {}).get(channel))
@@ -76,17 +75,19 @@ def measure(
     }
     compartments = {"Nuclei": nuclei, "Cells": cells, "Cytoplasm": np.where(nuclei > 0, 0, cells)}
     for compartment, labels in compartments.items():
-        known = np.where(np.isin(labels, numbers), labels, 0) if compartment == "Nuclei" else labels
-        clean, present = sanitize_masks(known)
+        present = np.intersect1d(labels, numbers)
         if present.size == 0:
             continue
+        # The library wants 1..N: a cell without cytoplasm leaves a gap, a stray nucleus has no row.
+        place = np.minimum(np.searchsorted(present, labels), present.size - 1)
+        clean = np.where(present[place] == labels, place + 1, 0).astype(np.int32)
         rows = np.searchsorted(numbers, present)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # objects too small for a hull or an ellipse: NaN
-            found = _compartment(clean.astype(np.int32), planes, grey)
+            found = _compartment(clean, planes, grey)
         for name, column in found.items():
             column = np.asarray(column, np.float64)
-            values[rows, place[f"{compartment}_{name}"]] = np.where(
+            values[rows, at[f"{compartment}_{name}"]] = np.where(
                 np.isfinite(column), column, np.nan
             )
     index = pd.Index(numbers.astype(np.int32), name="Metadata_Cell")
