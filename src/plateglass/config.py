@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from plateglass.errors import UserError
+from plateglass.measure.names import columns
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 Positive = Annotated[float, Field(gt=0)]
@@ -202,6 +203,7 @@ class Config(Section):
         for match in matches:
             if matches.count(match) > 1:
                 raise ValueError(f"two channels match {match!r}")
+        columns(list(channels))  # refuses names whose features would share a column
         return channels
 
     @model_validator(mode="after")
