@@ -117,6 +117,7 @@ class OfPlanes:
         self.segment = segment
 
     def __call__(self, image: "np.ndarray", diameter: float | None = None) -> "np.ndarray":
+        """As :class:`Segmenter` says."""
         if image.ndim == 2:
             return self.segment(image, diameter)
         if image.ndim != 3 or len(image) != 1:

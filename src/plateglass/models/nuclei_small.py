@@ -6,6 +6,8 @@ and a cell probability, masks by following the flows) is Cellpose's (Stringer et
 """
 
 import logging
+import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +25,14 @@ from cellpose import dynamics, utils  # noqa: E402  (needs the operators; 0.6 s,
 
 logging.getLogger("cellpose.dynamics").setLevel(logging.ERROR)  # it warns of every empty image
 
-WIDTHS = (16, 32, 64, 128)
+FOLD = 2  # px on a side that enter and leave the network as one
+WIDTHS = (32, 64, 128)
+STRIDE = FOLD * 2 ** (len(WIDTHS) - 1)
 DIAMETER = 28.0  # px at which the network works; fields are resized so that nuclei have it
 STEEPNESS = 5.0  # flows leave the network times this, as Cellpose's do
 FORMAT = "nuclei-small-1"
 KEEP = (0.85, 1.18)  # scales in this range are taken as 1: resampling would only blur
-REACH = 2 ** len(WIDTHS) * 6  # px that a tile sees beyond its edge; beyond the receptive field
-TILE = 1024
+TILE, REACH = 1024, 96  # px; a tile sees so much beyond its edge, which is more than it can use
 
 
 def block(inputs: int, outputs: int, norm: bool) -> nn.Sequential:
@@ -41,25 +44,29 @@ def block(inputs: int, outputs: int, norm: bool) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Four levels, two convolutions each on the way down and up, skips added.
+    """Three levels from half size down, two convolutions each on both ways, skips added.
 
-    Takes ``(N, 2, H, W)`` from :func:`encode`, H and W multiples of 8; gives ``(N, 3, H, W)``: flow
-    along y and x (times :data:`STEEPNESS`) and the logit of the cell probability.
+    Takes ``(N, 2, H, W)`` from :func:`encode`, H and W multiples of :data:`STRIDE`; gives
+    ``(N, 3, H, W)``: flow along y and x (times :data:`STEEPNESS`) and the logit of the cell
+    probability. Pixels go in and come out folded into channels, so that nothing is lost at half
+    size, and the widest maps, which take the time, are a quarter.
     """
 
     def __init__(self, widths: tuple[int, ...] = WIDTHS, norm: bool = False):
         super().__init__()
-        above = (2, *widths[:-1])
+        above = (2 * FOLD**2, *widths[:-1])
         self.down = nn.ModuleList(
             nn.Sequential(block(a, w, norm), block(w, w, norm)) for a, w in zip(above, widths)
         )
-        self.merge = nn.ModuleList(nn.Conv2d(b, w, 1) for w, b in zip(widths, widths[1:]))
+        self.merge = nn.ModuleList(nn.Conv2d(b, w, 1) for w, b in pairwise(widths))
         self.up = nn.ModuleList(
             nn.Sequential(block(w, w, norm), block(w, w, norm)) for w in widths[:-1]
         )
-        self.head = nn.Conv2d(widths[0], 3, 1)
+        self.head = nn.Conv2d(widths[0], 3 * FOLD**2, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(N, 2, H, W)`` → ``(N, 3, H, W)``."""
+        x = F.pixel_unshuffle(x, FOLD).contiguous(memory_format=torch.channels_last)
         skips = []
         for level, down in enumerate(self.down):
             x = down(x if level == 0 else F.max_pool2d(x, 2))
@@ -67,7 +74,7 @@ class UNet(nn.Module):
         for level in reversed(range(len(self.up))):
             x = F.interpolate(self.merge[level](x), scale_factor=2, mode="nearest")
             x = self.up[level](x + skips[level])
-        return self.head(x)
+        return F.pixel_shuffle(self.head(x), FOLD)
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
@@ -185,7 +192,8 @@ class NucleiSmall:
 
     def masks(self, flows: np.ndarray, logit: np.ndarray, diameter: float, min_size: int):
         """Follow the flows as Cellpose does: as many steps as a nucleus is wide, at least."""
-        with torch.inference_mode():
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of sparse tensors, since torch 2.13
             labels = dynamics.compute_masks(
                 flows,
                 logit,
@@ -212,13 +220,13 @@ class NucleiSmall:
     def _tiled(self, x: torch.Tensor) -> torch.Tensor:
         """The network over tiles with a margin beyond its reach: the same as in one go."""
         height, width = x.shape[1:]
-        x = F.pad(x[None], (0, -width % 8, 0, -height % 8), mode="replicate")
+        x = F.pad(x[None], (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
         out = torch.empty(3, *x.shape[2:], device=x.device)
         for top in range(0, height, TILE):
             for left in range(0, width, TILE):
                 y0, x0 = max(0, top - REACH), max(0, left - REACH)
                 view = x[:, :, y0 : top + TILE + REACH, x0 : left + TILE + REACH]
-                tile = self.network(view.contiguous(memory_format=torch.channels_last))[0]
+                tile = self.network(view)[0]
                 part = tile[:, top - y0 :, left - x0 :][:, :TILE, :TILE]
                 out[:, top : top + TILE, left : left + TILE] = part
         return out[:, :height, :width]
@@ -238,8 +246,8 @@ def read_network(path: Path) -> UNet:
     if info.get("format") != FORMAT or expected != found:
         odd = sorted(set(expected.items()) ^ set(found.items()))[:3]
         raise SetupError(
-            f"{path}: not a {FORMAT} file (format {info.get('format')!r}, differing tensors {odd}). "
-            "Make it with scripts/train_nuclei_small.py, or name another model in "
+            f"{path}: not a {FORMAT} file (format {info.get('format')!r}, tensors that differ: "
+            f"{odd}). Make it with scripts/train_nuclei_small.py, or name another model in "
             "segment.nuclei.model"
         )
     network.load_state_dict({name: t.float() for name, t in state.items()})
