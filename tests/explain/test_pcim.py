@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import random_network
+from networks import random_network, spots, trained
 
 from plateglass.explain import RECIPES, gradcam, pcim, rivals
 from plateglass.explain.fidelity import average_precision, cell_share, rank_correlation, road_gap
@@ -158,3 +158,11 @@ def test_learning_adds_to_the_untrained_blend(taught):
     network, x, _, _, _ = taught
     gaps = [road_gap(network, x, pcim(network, x, recipe=r)) for r in ("default", "untrained")]
     assert (gaps[0] - gaps[1]).mean() >= 0.01
+
+
+def test_map_of_a_network_taught_permuted_labels_is_another_map(taught):
+    network, x, _, labels, _ = taught
+    crops, _, classes, _ = spots(300, seed=0)
+    shuffled = classes[torch.randperm(300, generator=torch.Generator().manual_seed(0))]
+    other = pcim(trained(crops, shuffled, steps=60), x, target=labels)
+    assert abs(rank_correlation(pcim(network, x, target=labels), other).mean()) <= 0.2

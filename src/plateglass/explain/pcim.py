@@ -28,8 +28,8 @@ class Recipe:
     smooth : sigma of ``g``, px.
     blurs : fills by blurred copies of the crop, sigmas in px; they take turns with the others.
     percentile : also fill with each channel's quantile of the crop (its background).
-    levels : added to ``g ∗ w`` before the sigmoid, in turn: where ``w`` says nothing, ``a`` is 5, 27
-        and 73 %, so that the blend is trained with little, some and most of the crop taken away.
+    levels : added to ``g ∗ w`` before the sigmoid, in turn: where ``w`` says nothing, ``a`` is 18, 50
+        and 82 %, so that the blend is trained with little, some and most of the crop taken away.
     objectives : in turn, ``keep`` (x' keeps the class) and ``lose`` (the complement loses it).
     area : weight of mean(a) in the steps that keep; the paper's reading needs it, ours does not.
     per_channel : a weight per channel and pixel.
@@ -47,7 +47,7 @@ class Recipe:
     smooth: float = 1.0
     blurs: tuple[float, ...] = (2.0, 4.0, 8.0)
     percentile: float | None = 0.1
-    levels: tuple[float, ...] = (-3.0, -1.0, 1.0)
+    levels: tuple[float, ...] = (-1.5, 0.0, 1.5)
     objectives: tuple[str, ...] = ("lose",)
     area: float = 0.0
     per_channel: bool = False
