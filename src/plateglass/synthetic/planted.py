@@ -1,6 +1,6 @@
 """Small multichannel crops in which it is known how much each channel tells of the class.
 
-The suites that DCMIX's channel weights are held to (METHODS: planted, graded, mixed). `planted`
+The suites that DCMIX's channel weights are held to (`tests/benchmarks/dcmix.py`). `planted_channels`
 needs no data; `graded` and `mixed` take any labelled images.
 """
 
