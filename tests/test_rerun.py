@@ -109,7 +109,7 @@ def test_a_dose_changed_in_the_platemap(screen):
     platemap.write_text(platemap.read_text().replace("translocin,4", "translocin,9"))
     assert set(screen.run()) == ends("P2")
     cells = screen.tables()["P2/cells.parquet"]
-    assert set(cells.loc[cells.Metadata_Well == "B02", "Metadata_dose_level"].astype(str)) == {"9"}
+    assert set(cells.loc[cells.Metadata_Well == "B02", "Metadata_dose_level"]) == {9.0}
 
 
 def test_a_parameter_of_the_report(screen):
