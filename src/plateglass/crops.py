@@ -98,16 +98,9 @@ def erase(
     return torch.where(dilate(masks, grown)[:, None], fill, crops)
 
 
-def swap(
-    crops: torch.Tensor, masks: torch.Tensor, surroundings: torch.Tensor, soft: int = 0
-) -> torch.Tensor:
+def swap(crops: torch.Tensor, masks: torch.Tensor, surroundings: torch.Tensor) -> torch.Tensor:
     """Keep each cell's own pixels exactly, take all others from `surroundings` (as the crops).
 
-    With ``soft`` > 0 the change is gradual over that many px outside the mask, so that the seam is
-    no cue.
+    The seam is hard: softened, the cell's own glow would stay around it and tell the class.
     """
-    own = masks[:, None].to(crops.dtype)
-    for step in range(1, soft + 1):
-        ring = dilate(masks, step)[:, None].to(crops.dtype)
-        own = torch.maximum(own, ring * (1 - step / (soft + 1)))
-    return torch.where(masks[:, None], crops, own * crops + (1 - own) * surroundings)
+    return torch.where(masks[:, None], crops, surroundings)

@@ -18,7 +18,7 @@ def rng(seed=0):
 @pytest.fixture
 def still(monkeypatch):
     """No jitter, light or noise, so that pixels can be traced."""
-    for name in ("JITTER", "GAIN", "OFFSET", "NOISE", "SOFT"):
+    for name in ("JITTER", "GAIN", "OFFSET", "NOISE"):
         monkeypatch.setattr(training, name, 0)
 
 
@@ -73,13 +73,14 @@ def test_kept_and_dropped_surroundings(still):
     assert ((x[:, 0, 16, 16].int() - 1) % 2 == target.argmax(1)).all()
 
 
-def test_erased_crops_have_no_cell_and_every_class_alike(still):
+def test_erased_crops_have_no_cell_and_the_wells_shares_as_target(still):
     settings = quick(batch=40, surroundings=SurroundingsSettings(p=0.0, erased=0.5))
-    x, target, sure = batch(marked(), settings, ALL, rng())
+    uneven = Task("seed0.fold0", (0, 1, 2, 4, 5), (0, 1, 0, 0, 1))
+    x, target, sure = batch(marked(), settings, uneven, rng())
     assert (len(x), sure) == (60, 40)
     assert (x[sure:, 0, 16, 16] == 0).all()
     assert set(x[sure:, 0, 0, 0].tolist()) == {10.0, 20.0}
-    assert torch.equal(target[sure:], torch.full((20, 2), 0.5))
+    assert torch.equal(target[sure:], torch.tensor([0.6, 0.4]).expand(20, 2))
     assert target[:sure].amax(1).unique().tolist() == pytest.approx([0.975])
 
 

@@ -2,7 +2,7 @@
 
 Half of what is here fights one temptation: neighbours share the treatment, so a network is as right
 without the cell (METHODS section 2). Surroundings are swapped for those of any class, and crops whose
-cell is erased are taught to say nothing (every class alike).
+cell is erased are taught to say no more than how common each class is among the training wells.
 """
 
 import copy
@@ -165,7 +165,7 @@ def batch(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Crops (n, C, crop, crop), targets (n, classes) as shares, and how many rows have a label.
 
-    The rows after those are erased crops, whose target is every class alike.
+    The rows after those are erased crops, whose target is the classes' shares of the training wells.
     """
     kinds = len(settings.classes)
     wells, labels = list(task.train), list(task.classes)
@@ -184,7 +184,8 @@ def batch(
             source = torch.where(_wide(mostly, x), natural[:silent], x[:silent])
             source = _without(pool, source, masks[:silent], levels[:silent], wells, rng)
             x = torch.cat([x, source])
-            target = torch.cat([target, torch.full((silent, kinds), 1 / kinds)])
+            common = torch.bincount(torch.tensor(labels), minlength=kinds) / len(labels)
+            target = torch.cat([target, common.expand(silent, kinds)])
     return _light(x[:, list(task.channels)] if task.channels else x, rng), target, sure
 
 
@@ -212,7 +213,7 @@ def _surround(
         )  # the donor's own cell peeps out of ours
         others = torch.where(_wide(gone, others), crops.erase(others, theirs, level), others)
     x = x.clone()
-    x[chosen] = crops.swap(x[chosen], masks[chosen], others, SOFT)
+    x[chosen] = crops.swap(x[chosen], masks[chosen], others)
     return x
 
 
