@@ -126,7 +126,8 @@ class NucleiSmall:
     ----------
     path : safetensors file made by ``scripts/train_nuclei_small.py``
     device : where the network runs; masks are made on the CPU
-    cellprob_threshold, flow_threshold : as in Cellpose (logit; mean squared error of the flows)
+    cellprob_threshold, flow_threshold : as in Cellpose (logit; mean squared error of the flows, 0 for
+        no such check: it drops more good nuclei than bad ones here, and takes most of the time)
     min_size : px; smaller objects are dropped
     flips : how many mirrored copies are averaged (1, 2 or 4)
     """
@@ -136,7 +137,7 @@ class NucleiSmall:
         path: Path,
         device: str = "cpu",
         cellprob_threshold: float = 0.0,
-        flow_threshold: float = 0.4,
+        flow_threshold: float = 0.0,
         min_size: int = 20,
         flips: int = 1,
     ):
