@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cellpose.metrics import average_precision as average_precision_of_labels
 
 from plateglass import config, crops
 from plateglass.explain import gradcamo, pcim
 from plateglass.explain.fidelity import average_precision
-from plateglass.models import training
+from plateglass.models import nuclei, training
 from plateglass.models.pool import Pool, Well
+from plateglass.stages import segment
 from plateglass.synthetic import DEMO, NEGATIVE, POSITIVE, render_site
 
 CONFIG = Path(__file__).parents[1] / "config" / "config.yaml"
@@ -104,6 +106,26 @@ def cells():
         own = (deciding[:, 0] > 0.5) & masks
         rows.append((x, exchanged, masks, own, level, np.full(len(x), label)))
     return Cells(*(torch.from_numpy(np.concatenate(column)) for column in zip(*rows)))
+
+
+def test_nuclei_and_cells_are_found_as_they_were_drawn():
+    """With the demo's settings, in one crowded field of each plate."""
+    settings = config.read(CONFIG)
+    segmenter = nuclei.load(settings.segment.nuclei.model)
+    truth, found = {"nuclei": [], "cells": []}, {"nuclei": [], "cells": []}
+    for plate, well in (("demo_1", "D06"), ("demo_2", "C05")):
+        site = render_site(DEMO[plate], well, 1)
+        pixel_size = DEMO[plate].pixel_size_um
+        *both, counts = segment.labels(
+            site.image, CHANNELS, settings.segment, segmenter, pixel_size
+        )
+        assert abs(counts["Count_Cells"] - site.cells.max()) <= 0.15 * site.cells.max()
+        for name, labels in zip(truth, both):
+            truth[name].append(getattr(site, name)[0])
+            found[name].append(labels)
+    precision = {n: average_precision_of_labels(truth[n], found[n], [0.5, 0.75])[0] for n in truth}
+    assert (precision["nuclei"].mean(0) >= [0.85, 0.85]).all()
+    assert (precision["cells"].mean(0) >= [0.85, 0.75]).all()
 
 
 def test_the_class_is_learnt_across_the_mirrored_layout(network, cells):
