@@ -58,6 +58,20 @@ def test_a_lost_file_is_told_as_specified_and_named_as_missing(small):
     assert demo.missing(small) == ["demo_1_A05_s1_Marker.tif"]
 
 
+def test_files_of_an_older_version_are_rendered_anew(small, monkeypatch):
+    monkeypatch.setattr(synthetic, "MTIME_NS", synthetic.MTIME_NS - synthetic.DAY)
+    demo.render(small)
+    monkeypatch.undo()
+    monkeypatch.setitem(synthetic.DEMO, "demo_1", synthetic.tiny("demo_1", size=48, cells=2))
+    (small.path / "demo_1_A01_s1_DNA.tif").write_bytes(b"mine")
+    before = listing(small, settings()).wells
+    assert len(demo.missing(small)) == 17
+    demo.render(small)
+    assert demo.missing(small) == []
+    assert (small.path / "demo_1_A01_s1_DNA.tif").read_bytes() == b"mine"
+    assert listing(small, settings()).wells == before
+
+
 def test_fewer_channels_may_be_asked_for_but_none_that_is_not_there(small):
     assert {p.channel for p in listing(small, settings(channels=("DNA",))).planes("A01")} == {"DNA"}
     with pytest.raises(UserError, match=r"no image of channel GFP.*Actin, DNA, Marker"):

@@ -25,10 +25,9 @@ def listing(plate: "Plate", config: "Config") -> Listing:
     mark = mark_of(config)
 
     def state(name: str, told: tuple[int, int]) -> tuple:
-        try:
-            stat = (plate.path / name).stat()
-        except FileNotFoundError:
+        if synthetic.is_due(plate.path / name):
             return told
+        stat = (plate.path / name).stat()
         # A file as specified is told as specified, also where settings look at more than that.
         return told if (stat.st_size, stat.st_mtime_ns) == told else mark(stat)
 
@@ -43,10 +42,9 @@ def listing(plate: "Plate", config: "Config") -> Listing:
 
 
 def missing(plate: "Plate") -> list[str]:
-    """Names of the plate's files that are not there (yet); they are to be rendered."""
-    there = {path.name for path in plate.path.iterdir()} if plate.path.is_dir() else set()
+    """Names of the plate's files that are to be rendered (`synthetic.is_due`)."""
     told = synthetic.listing(synthetic.demo(plate.name)).values()
-    return [name for well in told for name, *_ in well if name not in there]
+    return [name for well in told for name, *_ in well if synthetic.is_due(plate.path / name)]
 
 
 def render(plate: "Plate") -> None:

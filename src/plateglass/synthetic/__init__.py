@@ -17,10 +17,11 @@ from pathlib import Path
 
 from plateglass.errors import UserError
 
-# Raised by hand when the same specification draws other pixels. It moves the files' fixed time, so
-# that plates of an older version are seen as changed.
-VERSION = 1
-MTIME_NS = (1_577_836_800 + 86_400 * VERSION) * 10**9  # 2020-01-01 and VERSION days
+# Raised by hand when the same specification draws other pixels. It is told by the files' fixed time,
+# so that files of an older version are known, and drawn anew.
+VERSION = 2
+NEW_YEAR, DAY = 1_577_836_800 * 10**9, 86_400 * 10**9  # 2020-01-01, in ns
+MTIME_NS = NEW_YEAR + VERSION * DAY
 
 PATTERN = r".+_(?P<well>[A-Z]{1,2}\d{2})_s(?P<site>\d+)_(?P<channel>[A-Za-z0-9-]+)\.tif"
 PLATEMAP_COLUMNS = ("well", "role", "compound", "dose_level")
@@ -135,9 +136,9 @@ def render(name: str, directory: Path) -> list[Path]:
 
 
 def render_plate(spec: PlateSpec, directory: Path) -> list[Path]:
-    """Write the plate's files that are not there, and `platemap.csv`; returns what was written.
+    """Write the plate's files that are due, and `platemap.csv`; returns what was written.
 
-    A file that exists is never touched, whatever it holds. Each appears under its name only when
+    A file that someone edited or touched is left as it is. Each appears under its name only when
     complete.
     """
     directory = Path(directory)
@@ -146,17 +147,26 @@ def render_plate(spec: PlateSpec, directory: Path) -> list[Path]:
     for well in spec.wells:
         for site in range(1, spec.sites + 1):
             paths = {c: directory / file_name(spec, well, site, c) for c in spec.channels}
-            absent = {c: path for c, path in paths.items() if not path.exists()}
-            if absent:
+            wanted = {c: path for c, path in paths.items() if is_due(path)}
+            if wanted:
                 image = render_site(spec, well, site).image
-                for channel, path in absent.items():
+                for channel, path in wanted.items():
                     plane = image[spec.channels.index(channel), 0]
                     _write(path, _tiff_header(*plane.shape) + plane.astype("<u2").tobytes())
                     written.append(path)
-    if not (directory / "platemap.csv").exists():
+    if is_due(directory / "platemap.csv"):
         _write(directory / "platemap.csv", platemap(spec).encode())
         written.append(directory / "platemap.csv")
     return written
+
+
+def is_due(path: Path) -> bool:
+    """Whether a file is to be rendered: it is not there, or an older version left it untouched."""
+    try:
+        age = MTIME_NS - path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return True
+    return age % DAY == 0 and 0 < age < VERSION * DAY
 
 
 def render_site(spec: PlateSpec, well: str, site: int, response: float | None = None):
