@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from plateglass import config as settings
 from plateglass import plates, store, synthetic, tables
 from plateglass.report import fields
+from plateglass.stages import report
 from plateglass.store.maps import write_maps
 from plateglass.wells import Job
 
@@ -23,10 +25,29 @@ RIGHT = {
     "Shuffled_DNA": 0.9,
     "Shuffled_Marker": 0.52,
 }  # share of labelled cells that a control calls right
+AUDIT = ("Metadata_Margin", "Metadata_GradCAMO", "Metadata_Enrichment", "Metadata_Reliance")
+FEATURE = "Nuclei_AreaShape_Area"
+TORN = "ingest: site 1, DNA: H12.tif ends after 12 of 640 rows"
 NASTY = "<script>alert('label')</script>"
 
 
-def make(folder: Path, model: bool = True, names: tuple[str, ...] = ("P1", "P2"), nasty: bool = False) -> Job:
+_made: list[Job] = []
+
+
+def once(tmp_path_factory) -> Job:
+    """A screen of two plates with a model, a script for a label, and its reports; made once."""
+    if not _made:
+        job = make(tmp_path_factory.mktemp("screen"), nasty=True)
+        for name in ("P1", "P2"):
+            report.run_plate(job.of(name))
+        report.run_screen(job)
+        _made.append(job)
+    return _made[0]
+
+
+def make(
+    folder: Path, model: bool = True, names: tuple[str, ...] = ("P1", "P2"), nasty: bool = False
+) -> Job:
     """Write a screen's results under ``folder`` and return the screen's job."""
     folder.mkdir(parents=True, exist_ok=True)
     sheet = ["plate,path,layout,platemap,train"]
@@ -58,7 +79,9 @@ def _platemap(mirrored: bool, nasty: bool) -> pd.DataFrame:
         for column in range(1, 13):
             at = 13 - column if mirrored else column
             level = 0 if at <= 2 else 10 if at == 12 else at - 2
-            role = "negative_control" if at <= 2 else "positive_control" if at == 12 else "treatment"
+            role = (
+                "negative_control" if at <= 2 else "positive_control" if at == 12 else "treatment"
+            )
             compound = "vehicle" if at <= 2 else "wortmannin" if row in "ABCD" else "LY294002"
             rows.append((f"{row}{column:02d}", role, compound, level))
     table = pd.DataFrame(rows, columns=["well", "role", "compound", "dose_level"])
@@ -69,49 +92,54 @@ def _platemap(mirrored: bool, nasty: bool) -> pd.DataFrame:
 
 def _plate(job: Job, platemap: pd.DataFrame, seed: int, model: bool) -> None:
     rng = np.random.default_rng(seed)
-    drawn = {"A01", "A12", "D06", "G10"}
+    sites = _sites(job, platemap, rng)
+    used = sites[sites["Metadata_Quarantine"].isna()]
+    shown = {field.well for field in fields.choose(used, "Focus_DNA")}
+    drawn = sorted({"A01", "A12", "D06", "G10"} | shown)
     places = _store(job, platemap, drawn, seed)
-    cells, sites = [], []
-    for record in platemap.to_dict("records"):
-        well, level = record["well"], record["dose_level"]
-        here = places.get(well)
-        count = len(here) if here is not None else int(rng.normal(24 - 0.4 * level, 2))
-        x = here if here is not None else pd.DataFrame({
-            "Metadata_Cell": np.arange(1, count + 1), "Metadata_X": rng.uniform(0, 640, count),
-            "Metadata_Y": rng.uniform(0, 640, count), "Metadata_Edge": rng.random(count) < 0.1})  # fmt: skip
-        frame = x.assign(Metadata_Plate=job.plate, Metadata_Well=well, Metadata_Site=1)
+    cells = []
+    for record, count in zip(platemap.to_dict("records"), sites["Count_Cells"]):
+        well = record["well"]
+        frame = places.get(well, pd.DataFrame({"Metadata_Cell": np.arange(1, count + 1)}))
+        frame = frame.assign(Metadata_Plate=job.plate, Metadata_Well=well, Metadata_Site=1)
         for column in ("role", "compound", "dose_level"):
             frame[f"Metadata_{column}"] = record[column]
-        frame["Nuclei_AreaShape_Area"] = rng.normal(300, 40, count)
-        frame["Cells_Intensity_MeanIntensity_Marker"] = rng.normal(1, 0.2, count)
+        frame[FEATURE] = rng.normal(300, 40, len(frame))
         if model:
-            _audit(frame, level, rng, explained=well in drawn)
+            _audit(frame, record["dose_level"], rng, explained=well in drawn)
         cells.append(frame)
-        focus = rng.lognormal(5, 0.12) * (0.3 if well == "G10" else 1)
-        sites.append({"Metadata_Plate": job.plate, "Metadata_Well": well, "Metadata_Site": 1,
-                      "Metadata_Flag": "saturated: Marker" if well == "A12" else None,
-                      "Metadata_Quarantine": None if well in drawn or well != "H12" else "ingest: site 1, DNA: H12.tif ends after 12 of 640 rows",
-                      "Focus_DNA": focus, "Focus_Marker": focus, "Count_Cells": count, "Count_Nuclei": count + 2,
-                      "Orphan_Nuclei": 2, "Orphan_Cells": 1})  # fmt: skip
     table = pd.concat(cells, ignore_index=True)
+    wells = platemap.rename(columns=lambda name: f"Metadata_{name}")
+    wells = wells.rename(columns={"Metadata_well": "Metadata_Well"}).set_index("Metadata_Well")
     by_well = table.groupby("Metadata_Well")
-    audit = [c for c in table if c in ("Metadata_Margin", "Metadata_GradCAMO", "Metadata_Enrichment", "Metadata_Reliance")]
-    wells = platemap.rename(columns=lambda c: f"Metadata_{c}").rename(columns={"Metadata_well": "Metadata_Well"})
-    wells = wells.assign(Metadata_Plate=job.plate).set_index("Metadata_Well")
-    wells["Metadata_Count_Cells"] = by_well.size()
-    wells["Metadata_Quarantine"] = None
-    features = ["Nuclei_AreaShape_Area", "Cells_Intensity_MeanIntensity_Marker"]
-    wells = wells.join(by_well[audit].mean()).join(by_well[features].median()).reset_index()
-    # Only the wells that have images take part in what is drawn: the tables know all of them.
-    stored = pd.DataFrame(sites)
-    shown = {field.well for field in fields.choose(stored[stored["Metadata_Quarantine"].isna()], "Focus_DNA")}
-    _store(job, platemap, shown - drawn, seed)
-    tables.write(job.plate_dir / "cells.parquet", table)
-    tables.write(job.plate_dir / "sites.parquet", stored)
-    tables.write(job.plate_dir / "wells.parquet", wells)
-    tables.write(job.plate_dir / "wells_normalized.parquet", wells)
+    wells = wells.assign(Metadata_Plate=job.plate, Metadata_Count_Cells=by_well.size())
+    wells = wells.assign(Metadata_Quarantine=None)
+    wells = wells.join(by_well[[c for c in AUDIT if c in table]].mean())
+    wells = wells.join(by_well[[FEATURE]].median()).reset_index()
+    for name, found in {"cells": table, "sites": sites, "wells": wells}.items():
+        tables.write(job.plate_dir / f"{name}.parquet", found)
     if model:
         _maps(job, table[table["Metadata_PCIM_Enrichment"].notna()], rng)
+
+
+def _sites(job: Job, platemap: pd.DataFrame, rng) -> pd.DataFrame:
+    """A site a well; H12 is in quarantine, A12 flagged, G10 out of focus."""
+    wells = platemap["well"]
+    count = rng.normal(24 - 0.4 * platemap["dose_level"], 2).astype(int)
+    focus = rng.lognormal(5, 0.12, len(wells)) * np.where(wells == "G10", 0.3, 1)
+    return pd.DataFrame(
+        {
+            "Metadata_Plate": job.plate,
+            "Metadata_Well": wells,
+            "Metadata_Site": 1,
+            "Metadata_Flag": wells.map({"A12": "saturated: Marker"}),
+            "Metadata_Quarantine": wells.map({"H12": TORN}),
+            "Focus_DNA": focus,
+            "Count_Cells": count,
+            "Orphan_Nuclei": 2,
+            "Orphan_Cells": 1,
+        }
+    )
 
 
 def _audit(frame: pd.DataFrame, level: int, rng, explained: bool) -> None:
@@ -132,44 +160,45 @@ def _audit(frame: pd.DataFrame, level: int, rng, explained: bool) -> None:
     frame["Metadata_PCIM_Enrichment"] = np.where(explained, rng.normal(2.8, 0.4, count), np.nan)
 
 
-def _store(job: Job, platemap: pd.DataFrame, drawn: set[str], seed: int) -> dict[str, pd.DataFrame]:
+def _store(
+    job: Job, platemap: pd.DataFrame, drawn: list[str], seed: int
+) -> dict[str, pd.DataFrame]:
+    """Images and labels of some wells, and the cells that are in them."""
     kinds = {0: synthetic.NEGATIVE, 10: synthetic.POSITIVE}
     levels = dict(zip(platemap["well"], platemap["dose_level"]))
+    wells = {well: kinds.get(levels[well], synthetic.DOSES[2]) for well in drawn}
     spec = synthetic.PlateSpec(
-        job.plate, {w: kinds.get(levels[w], synthetic.DOSES[2]) for w in drawn}, seed=seed,
-        channels=("DNA", "Marker"), size=320, cells=20,
-    )  # fmt: skip
+        job.plate, wells, seed=seed, channels=("DNA", "Marker"), size=320, cells=20
+    )
+    windows = dict.fromkeys(CHANNELS, (100, 2400))
     places = {}
-    for well in sorted(drawn):
+    for well in drawn:
         site = synthetic.render_site(spec, well, 1)
-        store.write_field(job.store, well, 0, site.image, 0.65, CHANNELS, {"DNA": (100, 2400), "Marker": (100, 2400)})
+        store.write_field(job.store, well, 0, site.image, 0.65, CHANNELS, windows)
         store.write_well(job.store, well, [1])
         for name, labels in (("nuclei", site.nuclei), ("cells", site.cells)):
             store.write_labels(job.store, well, 0, name, labels)
         numbers = np.unique(site.nuclei[site.nuclei > 0])
-        y, x = zip(*[np.argwhere(site.nuclei[0] == n).mean(0) for n in numbers])
-        edge = [bool(min(a, b) < 12 or max(a, b) > 308) for a, b in zip(y, x)]
-        places[well] = pd.DataFrame({"Metadata_Cell": numbers, "Metadata_X": x, "Metadata_Y": y, "Metadata_Edge": edge})
-    store.write_plate(job.store, dict.fromkeys(sorted(drawn), 1), CHANNELS, job.plate)
+        centres = [np.argwhere(site.nuclei[0] == number).mean(0) for number in numbers]
+        edge = [bool(min(c) < 16 or max(c) > 304) for c in centres]
+        places[well] = pd.DataFrame({"Metadata_Cell": numbers, "Metadata_Edge": edge})
+    store.write_plate(job.store, dict.fromkeys(drawn, 1), CHANNELS, job.plate)
     return places
 
 
 def _maps(job: Job, explained: pd.DataFrame, rng) -> None:
-    """Grad-CAM and PCIM maps that lie on the cell, more or less as its Grad-CAMO says."""
-    from scipy import ndimage
-
-    yy, xx = np.mgrid[:CROP, :CROP] - CROP / 2
-    rows = {}
-    for record in explained.to_dict("records"):
-        score = np.nan_to_num(record["Metadata_GradCAMO"])
-        shift = 22 * (1 - score)
-        cam = np.exp(-((yy - shift) ** 2 + (xx + shift) ** 2) / 160)
-        pcim = ndimage.gaussian_filter(rng.normal(size=(CROP, CROP)), 1.2) * np.exp(-(yy**2 + xx**2) / 220)
-        rows.setdefault(record["Metadata_Well"], []).append((record["Metadata_Site"], record["Metadata_Cell"], cam, pcim))
-    for well, found in rows.items():
-        arrays = {name: np.array([row[at] for row in found]) for at, name in enumerate(("site", "cell", "gradcam", "pcim"))}
-        arrays |= {name: arrays[name].astype(np.float16) for name in ("gradcam", "pcim")}
-        write_maps(job.plate_dir / "attribution.zarr", well, arrays, {})
+    """Grad-CAM maps that leave the cell as its Grad-CAMO falls, PCIM maps on its middle."""
+    y, x = np.mgrid[:CROP, :CROP] - CROP / 2
+    for well, rows in explained.groupby("Metadata_Well"):
+        shift = 22 * (1 - rows["Metadata_GradCAMO"].fillna(0).to_numpy())[:, None, None]
+        noise = ndimage.gaussian_filter(rng.normal(size=(len(rows), CROP, CROP)), (0, 1.2, 1.2))
+        found = {
+            "site": rows["Metadata_Site"].to_numpy(),
+            "cell": rows["Metadata_Cell"].to_numpy(),
+            "gradcam": np.exp(-((y - shift) ** 2 + (x + shift) ** 2) / 160).astype(np.float16),
+            "pcim": (noise * np.exp(-(y**2 + x**2) / 220)).astype(np.float16),
+        }
+        write_maps(job.plate_dir / "attribution.zarr", well, found, {})
 
 
 def _model(folder: Path) -> None:
@@ -193,7 +222,10 @@ def _model(folder: Path) -> None:
     channels = channels.assign(accuracy=0.955, accuracy_low=0.93, accuracy_high=0.97)
     for name, (value, half) in intervals.items():
         channels[name] = value
-        channels[f"{name}_low"], channels[f"{name}_high"] = channels[name] - half, channels[name] + half
+        channels[f"{name}_low"], channels[f"{name}_high"] = (
+            channels[name] - half,
+            channels[name] + half,
+        )
     channels.assign(copy_of=None).to_parquet(folder / "channels.parquet")
     controls = [
         ("full", "", 0.955),
@@ -209,7 +241,9 @@ def _model(folder: Path) -> None:
     ]
     table = pd.DataFrame(controls, columns=["control", "channel", "accuracy"])
     table = table.assign(low=table["accuracy"] - 0.04, high=table["accuracy"] + 0.03)
-    table = table.assign(wells=24, cells=500, share_negative_control=0.7, share_positive_control=0.3)
+    table = table.assign(
+        wells=24, cells=500, share_negative_control=0.7, share_positive_control=0.3
+    )
     column = {"control": "column", "channel": "", "accuracy": 0.03}
     pd.concat([table, pd.DataFrame([column])]).to_parquet(folder / "controls.parquet")
     rng = np.random.default_rng(7)
@@ -232,7 +266,8 @@ def _model(folder: Path) -> None:
 
 def _selected(job: Job, names: tuple[str, ...]) -> None:
     rng = np.random.default_rng(3)
-    both = pd.concat([tables.read(job.results / name / "wells.parquet") for name in names], ignore_index=True)
+    paths = [job.results / name / "wells.parquet" for name in names]
+    both = pd.concat(map(tables.read, paths), ignore_index=True)
     direction = rng.normal(size=12)
     level = both["Metadata_dose_level"].to_numpy() / 10
     for i in range(12):

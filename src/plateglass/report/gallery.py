@@ -87,7 +87,7 @@ def choose(cells: pd.DataFrame, count: int) -> pd.DataFrame:
     """``count`` cells a tier, shared evenly by the predicted classes, from many wells.
 
     Cells at the field's edge and cells without a map are passed over. Reproducible: ties go by
-    well, site and cell; a well gives a second cell only when all others have given one.
+    well, site and cell.
 
     Returns
     -------
@@ -188,14 +188,15 @@ def _what(row: dict[str, Any]) -> str:
 
 
 def _spread(ranked: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The first ``count`` rows, taking a well again only after all others have had their turn."""
-    turn = ranked.groupby("Metadata_Well").cumcount()
-    return (
-        ranked.assign(turn=turn)
-        .sort_values(["turn", "order", *KEY])
-        .head(count)
-        .drop(columns="turn")
-    )
+    """``count`` of the first rows, from as many wells as there are among the foremost quarter.
+
+    At least ``count`` and at most four times as many rows are foremost, so that the best are the
+    best. A well is taken again only after all others have had their turn.
+    """
+    foremost = ranked.head(min(4 * count, max(count, len(ranked) // 4)))
+    turn = foremost.groupby("Metadata_Well").cumcount()
+    taken = foremost.assign(turn=turn).sort_values(["turn", "order", *KEY]).head(count)
+    return taken.drop(columns="turn")
 
 
 def _turns(ranked: pd.DataFrame, count: int) -> pd.DataFrame:

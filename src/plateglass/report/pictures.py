@@ -68,7 +68,7 @@ def enlarge(array: np.ndarray, shape: tuple[int, int], smooth: bool = True) -> n
         )
     if smooth:
         return np.asarray(Image.fromarray(array.astype(np.float32)).resize(size, how))
-    return np.asarray(Image.fromarray(array.astype(np.int32), mode="I").resize(size, how))
+    return np.asarray(Image.fromarray(array.astype(np.int32)).resize(size, how))
 
 
 def scale_bar(picture: np.ndarray, um_per_pixel: float) -> int:
@@ -98,8 +98,8 @@ def outlines(layers: list[tuple[np.ndarray, str]]) -> str:
     for number, (mask, colour) in enumerate(layers, start=1):
         index[mask] = number
         palette += [round(float(v) * 255) for v in rgb(colour)]
-    image = Image.fromarray(index, mode="P")
-    image.putpalette(palette)
+    image = Image.fromarray(index)
+    image.putpalette(palette)  # which makes it a palette image
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True, transparency=0, bits=2)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

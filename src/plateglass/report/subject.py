@@ -3,16 +3,19 @@
 import functools
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from plateglass.config import Config
 from plateglass.errors import DataError
+from plateglass.measure import assay
 from plateglass.project import Project
 from plateglass.report.charts import Colours
 from plateglass.report.palette import label_colours
-from plateglass.report.wells import Dose, platemap_column, read, wells
+from plateglass.report.wells import Dose, platemap_column, platemap_name, read, wells
+from plateglass.stages import SCREEN
 from plateglass.wells import Job
 
 
@@ -48,7 +51,7 @@ class Subject:
                 if table is None:
                     raise DataError(f"plate {plate}: {name}.parquet is missing; run again")
                 pieces.append(table)
-            cells[plate] = _cells(read(folder / "cells.parquet", "Metadata_*"), job.config)
+            cells[plate] = _cells(folder / "cells.parquet", job)
         sites = pd.concat(found["sites"], ignore_index=True)
         table, dose = wells(pd.concat(found["wells"], ignore_index=True), sites, job.config)
         model = None
@@ -96,8 +99,17 @@ class Subject:
         return f"margin of {self.positive}" if self.value == "margin" else "cells"
 
 
-def _cells(cells: pd.DataFrame | None, config: Config) -> pd.DataFrame:
+def _cells(path: Path, job: Job) -> pd.DataFrame:
+    """A plate's cells with their ``label``; of a screen's plates only what its controls count."""
+    wanted: tuple[str, ...] = ("Metadata_*",)
+    if job.plate == SCREEN:
+        label = platemap_name(job.config.platemap.label)
+        wanted = (*assay.WELL, label, "Metadata_Class", "Metadata_Class_*")
+    cells = read(path, *wanted)
     if cells is None:
         return pd.DataFrame()
-    label = platemap_column(cells, config.platemap.label)
-    return cells.assign(label="" if label is None else label)
+    found = platemap_column(cells, job.config.platemap.label)
+    cells = cells.assign(label="" if found is None else found)
+    if job.plate == SCREEN and "Metadata_Class" in cells:
+        cells = cells[cells["label"].isin(set(cells["Metadata_Class"].dropna()))]
+    return cells

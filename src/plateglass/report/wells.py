@@ -81,9 +81,14 @@ def focus_column(config: Config) -> str:
     return f"Focus_{config.segment.nuclei.channel}"
 
 
+def platemap_name(column: str) -> str:
+    """What aggregate calls a platemap's column."""
+    return "Metadata_" + re.sub(r"\W+", "_", column.strip()).strip("_")
+
+
 def platemap_column(table: pd.DataFrame, column: str) -> pd.Series | None:
-    """A platemap's column as text, missing as ''; named as aggregate names it."""
-    name = "Metadata_" + re.sub(r"\W+", "_", column.strip()).strip("_")
+    """A platemap's column as text, missing as ''; None where there is none."""
+    name = platemap_name(column)
     if name not in table:
         return None
     values = table[name]

@@ -1,0 +1,104 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from plateglass.report import audit
+from plateglass.report.subject import Subject
+
+
+@pytest.fixture(scope="module")
+def subject(screen):
+    return Subject.read(screen.of("P2"), ["P2"])
+
+
+@pytest.fixture(scope="module")
+def table(subject):
+    return audit.controls([("Plate P2", subject.cells["P2"]), ("Training", None)], subject)
+
+
+def row(table, name):
+    return next(r for r in table["rows"] if r["name"].startswith(name))["cells"]
+
+
+def test_of_two_ways_to_erase_a_cell_the_worse_counts(table, subject):
+    cells = subject.cells["P2"]
+    known = cells[cells["label"].isin(["negative_control", "positive_control"])]
+    right = {
+        column: np.mean([(own[column] == label).mean() for label, own in known.groupby("label")])
+        for column in ("Metadata_Class_Erased", "Metadata_Class_Erased_Texture")
+    }
+    here, trained = row(table, "Cell erased")
+    assert float(here["value"]) == pytest.approx(max(right.values()), abs=0.006)
+    assert trained["value"] == "0.61"
+    assert trained["called"] == "called 70% negative_control, 30% positive_control"
+
+
+def test_every_control_has_its_row_in_reading_order(table):
+    assert [r["name"] for r in table["rows"]] == [
+        "All as it is",
+        "Cell erased",
+        "Trained without cells",
+        "Labels permuted",
+        "DNA shuffled between cells",
+        "Marker shuffled between cells",
+        "Plate column",
+    ]
+    assert table["columns"] == ["Plate P2", "Training"]
+    assert "3 seeds, on the training wells out of fold: 0.95, 0.95, 0.96" in table["note"]
+
+
+def test_verdicts_and_where_they_stand(table):
+    full, _ = row(table, "All as it is")
+    assert (full["verdict"], full["alarm"]) == ("good", False)
+    assert full["span"][0] <= full["at"] <= full["span"][1]
+    background, _ = row(table, "Trained without cells")
+    assert background["verdict"] == ""  # nothing to want
+    column, trained = row(table, "Plate column")
+    assert trained["value"] == "0.03"
+    assert column["interval"] is None
+    assert column["chance"] == audit.RAIL[0]
+
+
+def test_a_network_that_cheats_is_told(subject):
+    cells = subject.cells["P2"].copy()
+    cells["Metadata_Class_Erased"] = cells["label"]  # right without the cell
+    table = audit.controls([("Plate P2", cells)], subject)
+    [erased] = row(table, "Cell erased")
+    assert (erased["value"], erased["verdict"], erased["alarm"]) == ("1.00", "above chance", True)
+
+
+def test_a_plate_without_labelled_cells_says_so(subject):
+    cells = subject.cells["P2"].assign(label="treatment")
+    table = audit.controls([("Plate P2", cells)], subject)
+    assert table["rows"] == []
+    assert "nothing to control" in table["absent"][0]
+
+
+def test_without_control_networks_it_says_what_is_not_known(subject):
+    cells = subject.cells["P2"]
+    kept = cells[[c for c in cells if not c.startswith("Metadata_Class_")]]
+    table = audit.controls([("Plate P2", kept)], subject)
+    assert [r["name"] for r in table["rows"]] == ["All as it is", "Plate column"]
+    assert "No control networks were trained" in table["absent"][0]
+
+
+def test_weights_at_chance_are_left_out(tmp_path):
+    from plateglass.report.page import Page
+
+    table = pd.DataFrame(
+        {
+            "channel": ["a", "b"],
+            "log_alpha": np.nan,
+            "alpha_seed0": np.nan,
+            "accuracy": 0.5,
+            "ablation": [0.5, 0.5],
+            "ablation_low": np.nan,
+            "ablation_high": np.nan,
+            "copy_of": [None, "a"],
+        }
+    )
+    table.to_parquet(tmp_path / "channels.parquet")
+    found = audit.channels(Page(), tmp_path, 2)
+    assert [plot.name for plot in found["plots"]] == ["ablation"]
+    assert "at chance" in found["absent"][0]
+    assert "b is like a" in found["absent"][1]

@@ -1,0 +1,100 @@
+"""The stage: files where they belong, the same bytes each time, and lines where something lacks."""
+
+import json
+import re
+
+import pytest
+
+from plateglass import tables
+from plateglass.report import gallery, page, plate
+from plateglass.report.subject import Subject
+from report import invented
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return invented.once(tmp_path_factory).of("P1")
+
+
+@pytest.fixture(scope="module")
+def html(job):
+    return (job.plate_dir / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_report_is_one_file_under_five_megabytes(job, html):
+    assert len(html.encode()) <= page.LIMIT
+    assert not re.search(r'(src|href)="(https?:)?//', html)
+    assert not list(job.plate_dir.glob(".report*"))
+
+
+def test_the_same_tables_give_the_same_bytes(job, html):
+    assert plate.build(job) == html
+    assert not re.search(r"20\d\d-\d\d-\d\d", html.replace(page.vega(), ""))
+
+
+def test_every_card_says_plate_well_site_cell(html):
+    where = re.findall(r"<b>(Plate P1 · well [A-H]\d\d · site 1 · cell \d+)</b>", html)
+    assert len(where) == 24
+
+
+def test_foot_says_what_made_it(job, html):
+    foot = html.split('<footer id="provenance">')[1]
+    assert "0123456789abcdef" in foot
+    assert "ingest 1" in foot or re.search(r"ingest \d+", foot)
+    assert "cells_per_well" in foot
+
+
+def test_methods_cite_what_they_name(html):
+    text = html.split('id="methods-text"')[1].split("</div>")[0]
+    cited = {int(n) for found in re.findall(r"\[([\d, ]+)\]", text) for n in found.split(",")}
+    assert cited == set(range(1, text.count("<li>") + 1))
+    for paper in ("2308.16637", "2403.17615", "2412.02275"):
+        assert paper in text
+
+
+def test_too_heavy_a_page_takes_coarser_pictures(job, html, monkeypatch):
+    monkeypatch.setattr(plate, "LIMIT", len(html.encode()) - 1)
+    assert len(plate.build(job).encode()) < len(html.encode())
+
+
+def test_screen_writes_its_page_and_the_figures_for_the_terminal(job, html):
+    page_ = (job.results / "screen" / "report.html").read_text(encoding="utf-8")
+    assert 'href="../P1/report.html"' in page_
+    assert len(page_.encode()) <= page.LIMIT
+    said = json.loads((job.state / "summary.json").read_text())
+    assert said["wells"] == "192"
+    assert re.fullmatch(r"0\.\d\d \(0\.\d\d to 0\.\d\d\)", said["P1: Z′"])
+
+
+def test_what_lacks_is_left_out_with_a_line(job, html, tmp_path):
+    (job.plate_dir / "attribution.zarr").rename(tmp_path / "attribution.zarr")
+    wells = job.plate_dir / "wells.parquet"
+    whole = tables.read(wells)
+    try:
+        tables.write(wells, whole.drop(columns=["Metadata_dose_level", "Metadata_Reliance"]))
+        left = plate.build(job)
+        assert "attribution.zarr explains no cell of this plate." in left
+        assert "Not shown, because the tables do not have it: Reliance on background." in left
+        assert "no column with at least three doses" in left
+    finally:
+        tables.write(wells, whole)
+        (tmp_path / "attribution.zarr").rename(job.plate_dir / "attribution.zarr")
+
+
+def test_a_lost_shard_costs_the_gallery_not_the_page(job, html):
+    subject = Subject.read(job, ["P1"])
+    lost = next((job.store / "A" / "1" / "0" / "0").rglob("c/0/0/0/0"))
+    kept = lost.read_bytes()
+    lost.unlink()
+    try:
+        found = gallery.build(subject, 80)
+        assert found["cards"] == []
+        assert "The gallery is left out: " in found["absent"][0]
+    finally:
+        lost.write_bytes(kept)
+
+
+def test_the_screen_reads_no_more_of_the_cells_than_it_counts(job, html):
+    cells = Subject.read(job.of("screen"), ["P1", "P2"]).cells["P2"]
+    assert set(cells["label"]) == {"negative_control", "positive_control"}
+    assert "Metadata_GradCAMO" not in cells
