@@ -213,3 +213,9 @@ def test_the_demo_plates_mirror_each_other():
     assert [roles.count(r) for r in ("negative_control", "positive_control", "treatment")] == [
         8
     ] * 3
+
+
+def test_a_field_may_be_without_cells():
+    site = synthetic.render_site(synthetic.tiny(cells=0), "A01", 1)
+    assert not site.cells.any() and not site.deciding.any() and site.shares.shape == (0,)
+    assert 100 < site.image.mean() < 300
