@@ -30,13 +30,13 @@ localrules:
 rule all:
     default_target: True
     input:
-        markers(),
-        shown(),
+        PLATEGLASS.markers(),
+        PLATEGLASS.shown(),
 
 
 onsuccess:
-    say_where_to_look()
+    PLATEGLASS.say_where_to_look()
 
 
 onerror:
-    say_what_failed()
+    PLATEGLASS.say_what_failed()

@@ -42,13 +42,17 @@ class Workflow:
             self._stop(error)
         here = os.path.relpath(self.config.results)
         self.results = here if not here.startswith("..") else str(self.config.results)
-        self.command = f"{shlex.quote(sys.executable)} -m plateglass.cli"
-        self.settings = f"--config {shlex.quote(os.path.relpath(file))}"
+        self.settings = os.path.relpath(file)
         if self.plan is not None:
             for note in [*self.plan.notes, *self.plan.refused.values()]:
                 print(f"note: {note}", file=sys.stderr)
 
     # ------------------------------------------------------------------ for the rules
+    def command(self, stage: str) -> str:
+        """A stage's command line, up to the plate; this Python's own, whatever ``PATH`` says."""
+        settings = shlex.quote(self.settings)
+        return f"{shlex.quote(sys.executable)} -m plateglass.cli {stage} --config {settings}"
+
     def done(self, plate: str, stage: str) -> str:
         """Path of a marker that the plan asks for."""
         return f"{self.results}/.plateglass/done/{plate}.{stage}.{self.plan.keys[plate, stage]}"

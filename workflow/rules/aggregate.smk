@@ -13,11 +13,12 @@ rule aggregate:
         mem_mb=4000,
         runtime=60,
     params:
+        run=command("aggregate"),
         why=why("aggregate"),
     message:
         "{wildcards.plate} aggregate: {params.why}"
     shell:
-        "{RUN} aggregate {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+        "{params.run} {wildcards.plate} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
 
 
 rule aggregate_screen:
@@ -34,11 +35,12 @@ rule aggregate_screen:
         mem_mb=8000,
         runtime=60,
     params:
+        run=command("aggregate"),
         why=why("aggregate", "screen"),
     message:
         "screen aggregate: {params.why}"
     shell:
-        "{RUN} aggregate screen {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+        "{params.run} screen --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
 
 
 rule tables:
@@ -54,11 +56,12 @@ rule tables:
     conda:
         "../../envs/plateglass.yaml"
     params:
+        restore=RESTORE,
         kept=lambda wildcards: f"{RESULTS}/.plateglass/tables/{wildcards.plate}",
     message:
         "{wildcards.plate}: tables in place"
     shell:
-        "{RESTORE} {params.kept:q} {output:q} 2> {log:q}"
+        "{params.restore} {params.kept:q} {output:q} 2> {log:q}"
 
 
 rule selected:
@@ -71,8 +74,9 @@ rule selected:
     conda:
         "../../envs/plateglass.yaml"
     params:
+        restore=RESTORE,
         kept=f"{RESULTS}/.plateglass/tables/screen",
     message:
         "screen: table in place"
     shell:
-        "{RESTORE} {params.kept:q} {output:q} 2> {log:q}"
+        "{params.restore} {params.kept:q} {output:q} 2> {log:q}"

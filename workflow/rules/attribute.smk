@@ -13,8 +13,9 @@ rule attribute:
         mem_mb=4000,
         runtime=240,
     params:
+        run=command("attribute"),
         why=why("attribute"),
     message:
         "{wildcards.plate} attribute: {params.why}"
     shell:
-        "{RUN} attribute {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+        "{params.run} {wildcards.plate} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"

@@ -13,8 +13,9 @@ rule features:
         mem_mb=4000,
         runtime=240,
     params:
+        run=command("features"),
         why=why("features"),
     message:
         "{wildcards.plate} features: {params.why}"
     shell:
-        "{RUN} features {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+        "{params.run} {wildcards.plate} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"

@@ -7,11 +7,12 @@ rule demo:
     conda:
         "../../envs/plateglass.yaml"
     params:
+        run=command("demo"),
         why=why("demo"),
     message:
         "{wildcards.plate} demo: {params.why}"
     shell:
-        "{RUN} demo {wildcards.plate} {SETTINGS} --key {wildcards.key} > {log:q} 2>&1"
+        "{params.run} {wildcards.plate} --key {wildcards.key} > {log:q} 2>&1"
 
 
 rule ingest:
@@ -28,8 +29,9 @@ rule ingest:
         mem_mb=2000,
         runtime=60,
     params:
+        run=command("ingest"),
         why=why("ingest"),
     message:
         "{wildcards.plate} ingest: {params.why}"
     shell:
-        "{RUN} ingest {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+        "{params.run} {wildcards.plate} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"

@@ -3,18 +3,12 @@ from plateglass.workflow import Workflow
 
 PLATEGLASS = Workflow(workflow, config)
 RESULTS = PLATEGLASS.results
-done, after, why, markers, shown = (
-    PLATEGLASS.done,
+RESTORE = PLATEGLASS.restore
+command, after, why = (
+    PLATEGLASS.command,
     PLATEGLASS.after,
     PLATEGLASS.why,
-    PLATEGLASS.markers,
-    PLATEGLASS.shown,
 )
-say_where_to_look, say_what_failed = (
-    PLATEGLASS.say_where_to_look,
-    PLATEGLASS.say_what_failed,
-)
-RUN, SETTINGS, RESTORE = PLATEGLASS.command, PLATEGLASS.settings, PLATEGLASS.restore
 
 
 wildcard_constraints:

@@ -13,11 +13,12 @@ rule report:
         mem_mb=4000,
         runtime=60,
     params:
+        run=command("report"),
         why=why("report"),
     message:
         "{wildcards.plate} report: {params.why}"
     shell:
-        "{RUN} report {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+        "{params.run} {wildcards.plate} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
 
 
 rule report_screen:
@@ -34,11 +35,12 @@ rule report_screen:
         mem_mb=4000,
         runtime=60,
     params:
+        run=command("report"),
         why=why("report", "screen"),
     message:
         "screen report: {params.why}"
     shell:
-        "{RUN} report screen {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+        "{params.run} screen --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
 
 
 rule plate_report:
@@ -55,11 +57,12 @@ rule plate_report:
     conda:
         "../../envs/plateglass.yaml"
     params:
+        restore=RESTORE,
         kept=lambda wildcards: f"{RESULTS}/.plateglass/tables/{wildcards.plate}",
     message:
         "{wildcards.plate}: report in place"
     shell:
-        "{RESTORE} {params.kept:q} {output:q} 2> {log:q}"
+        "{params.restore} {params.kept:q} {output:q} 2> {log:q}"
 
 
 rule screen_report:
@@ -76,8 +79,9 @@ rule screen_report:
     conda:
         "../../envs/plateglass.yaml"
     params:
+        restore=RESTORE,
         kept=f"{RESULTS}/.plateglass/tables/screen",
     message:
         "screen: report in place"
     shell:
-        "{RESTORE} {params.kept:q} {output:q} 2> {log:q}"
+        "{params.restore} {params.kept:q} {output:q} 2> {log:q}"

@@ -13,8 +13,9 @@ rule segment:
         mem_mb=4000,
         runtime=240,
     params:
+        run=command("segment"),
         why=why("segment"),
     message:
         "{wildcards.plate} segment: {params.why}"
     shell:
-        "{RUN} segment {wildcards.plate} {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+        "{params.run} {wildcards.plate} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"

@@ -13,8 +13,9 @@ rule train:
         mem_mb=8000,
         runtime=480,
     params:
+        run=command("train"),
         why=why("train", "screen"),
     message:
         "screen train: {params.why}"
     shell:
-        "{RUN} train screen {SETTINGS} --key {wildcards.key} --threads {threads} > {log:q} 2>&1"
+        "{params.run} screen --key {wildcards.key} --threads {threads} > {log:q} 2>&1"

@@ -1,0 +1,1 @@
+"""Networks: nuclei, the classifier behind DCMIX, and how they are trained; no plates, no files of ours."""
