@@ -5,13 +5,14 @@
 
 DIR holds ``bbbc039``, ``dsb2018`` and ``twins.csv``. One seed, one thread and the versions printed
 give the same file. Nothing is tuned on test images: ``--evaluate --split tune`` reads those
-training images that were left out of training.
+training images that join last, and means something for the file from before, FILE.first.
 """
 
 import argparse
 import copy
 import hashlib
 import platform
+import shutil
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -28,9 +29,9 @@ from torch.nn import functional as F
 from plateglass.models import nuclei_small as ns
 
 DEBRIS = 20  # px; truth objects under it are annotation debris
-CROP, BATCH, STEPS, RATE = 160, 8, 6_000, 2e-3
+CROP, BATCH, STEPS, FINISH, RATE = 160, 8, 6_000, 1_500, 2e-3
 SHARES = {"bbbc039": 0.4, "dsb2018": 0.45, "synthetic": 0.15}
-TUNE = 6  # one training group in so many is left out, to tune on
+TUNE = 6  # one training group in so many is left out until the end, to tune on
 
 
 def read_set(root: Path, name: str, split: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -267,15 +268,9 @@ def fold(network: ns.UNet) -> dict[str, torch.Tensor]:
     return {name: tensor.float().contiguous() for name, tensor in out.items()}
 
 
-def targets(root: Path, rng: np.random.Generator, cache: Path | None) -> dict[str, list[dict]]:
-    """All training fields; from ``cache`` where it exists, else computed and kept there."""
-    if cache and cache.exists():
-        return torch.load(cache, weights_only=False)
-    fields = {n: [target(i, m) for _, i, m in read_set(root, n, "train")] for n in list(SHARES)[:2]}
-    fields["synthetic"] = [target(*synthetic(rng)) for _ in range(24)]
-    if cache:
-        torch.save(fields, cache)
-    return fields
+def targets(root: Path, split: str) -> dict[str, list[dict]]:
+    """Targets of a split's real fields, by set."""
+    return {n: [target(i, m) for _, i, m in read_set(root, n, split)] for n in list(SHARES)[:2]}
 
 
 def train(
@@ -283,30 +278,63 @@ def train(
 ) -> None:
     """Train and write the averaged weights to ``out``, also every 500 steps.
 
-    What is needed to go on is beside it (``.resume``): a run that was stopped and resumed gives the
-    file that one run gives.
+    First without the images to tune on (kept as ``.first``), then :data:`FINISH` steps at a low
+    rate with them. What is needed to go on is kept beside ``out`` (``.resume``): a run that was
+    stopped and resumed gives the file that one run gives.
     """
     torch.manual_seed(seed)
     start = time.time()
-    fields = targets(root, np.random.default_rng(seed), cache)
+    if cache and cache.exists():
+        fields = torch.load(cache, weights_only=False)
+    else:
+        rng = np.random.default_rng(seed)
+        fields = targets(root, "train")
+        fields["synthetic"] = [target(*synthetic(rng)) for _ in range(24)]
+        if cache:
+            torch.save(fields, cache)
     counts = {name: len(part) for name, part in fields.items()}
     print(f"targets of {counts} fields in {time.time() - start:.0f} s", flush=True)
-    rng = np.random.default_rng(seed + 1)
     network = ns.UNet(norm=True).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-4)
+    done = 0
+    if resume:
+        done = torch.load(out.with_suffix(".resume"), weights_only=False)["done"]
+    total = steps + FINISH
+    if done <= steps:
+        descend((network, average), fields, out, seed + 1, RATE, (0, steps, total), resume)
+        shutil.copy(out, out.with_suffix(".first"))
+        resume = False
+    for name, more in targets(root, "tune").items():
+        fields[name] += more
+    if not resume:
+        network.load_state_dict(average.state_dict())
+    descend((network, average), fields, out, seed + 2, RATE / 4, (steps, total, total), resume)
+
+
+def descend(
+    networks: tuple[ns.UNet, ns.UNet],
+    fields: dict[str, list[dict]],
+    out: Path,
+    seed: int,
+    rate: float,
+    span: tuple[int, int, int],
+    resume: bool,
+) -> None:
+    """One round of the rate: a network and its running average, from step to step of all steps."""
+    (network, average), (first, last, total) = networks, span
+    start, rng = time.time(), np.random.default_rng(seed)
+    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, RATE, total_steps=steps, pct_start=0.05, div_factor=10, final_div_factor=100
+        optimizer, rate, last - first, pct_start=0.05, div_factor=10, final_div_factor=100
     )
     parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
-    first, state = 1, out.with_suffix(".resume")
+    state, recent = out.with_suffix(".resume"), []
     if resume:
         kept = torch.load(state, weights_only=False)
         for name, part in parts.items():
             part.load_state_dict(kept[name])
-        first, rng.bit_generator.state = kept["step"] + 1, kept["rng"]
-    recent = []
-    for step in range(first, steps + 1):
+        first, rng.bit_generator.state = kept["done"], kept["rng"]
+    for step in range(first + 1, last + 1):
         inputs, *wanted = batch(rng, fields)
         with torch.autocast("cpu", torch.bfloat16):
             predicted = network(inputs)
@@ -322,11 +350,15 @@ def train(
             spent = f"{time.time() - start:6.0f} s ({time.process_time():.0f} s of a core)"
             print(f"{step:6d} {spent}  flow {flow:.4f} cell {cell:.4f}", flush=True)
             recent = []
-        if step % 500 == 0 or step == steps:
-            info = {"format": ns.FORMAT, "seed": str(seed), "steps": f"{step}/{steps}"}
+        if step % 500 == 0 or step == last:
+            info = {
+                "format": ns.FORMAT,
+                "seed": str(torch.initial_seed()),
+                "steps": f"{step}/{total}",
+            }
             save_file(fold(average), out, info)
             kept = {name: part.state_dict() for name, part in parts.items()}
-            torch.save(kept | {"step": step, "rng": rng.bit_generator.state}, state)
+            torch.save(kept | {"done": step, "rng": rng.bit_generator.state}, state)
 
 
 @torch.no_grad()
