@@ -87,7 +87,7 @@ class SurroundingsSettings(Section):
     erased: Probability = (
         0.25  # crops without their cell, as a share of the batch, taught to be unsure
     )
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0)] = 2.0
 
 
 class TrainSettings(Section):
@@ -104,7 +104,7 @@ class TrainSettings(Section):
     drop: Probability = 0.5
     surroundings: SurroundingsSettings = SurroundingsSettings()
     crop: Annotated[int, Field(ge=16)] = 64
-    epochs: Annotated[int, Field(ge=1)] = 8
+    epochs: Annotated[int, Field(ge=1)] = 10
     batch: Annotated[int, Field(ge=2)] = 64
     lr: Positive = 2e-3
     seeds: Annotated[int, Field(ge=1)] = 3

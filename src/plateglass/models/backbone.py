@@ -1,4 +1,4 @@
-"""The classifier: DCMIX blend → timm backbone, cut early → average over the map → linear head."""
+"""The classifier: DCMIX blend → asinh → timm backbone, cut early → mean over the map → linear head."""
 
 import difflib
 
@@ -10,6 +10,7 @@ from plateglass.models import torchvision_ops
 from plateglass.models.dcmix import DCMIX
 
 SMALLEST_MAP = 6  # a coarser last map makes Grad-CAM a blur (METHODS section 4)
+DIM = 0.2  # plate units; the blend is linear below and logarithmic above, so that dim cells are seen
 
 
 class Network(nn.Module):
@@ -63,7 +64,7 @@ class Network(nn.Module):
         ``logits = head.weight @ embedding`` and ``embedding`` is the maps' mean, so Grad-CAM is
         ``ReLU(Σ_k W_ck A_k)`` up to a constant, without a backward pass.
         """
-        image = self.blend(x)
+        image = torch.asinh(self.blend(x) / DIM)
         if self.centre:
             image = torch.cat([image, distance(image)], 1)
         maps = self.backbone(image)[-1]
