@@ -5,6 +5,9 @@ Each finished network is saved at once, so that a killed training goes on with t
 
 import json
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -133,7 +136,16 @@ def train_all(
 
 
 def _one_thread() -> None:
+    """Set a worker up: one torch thread, and an end when the job that started it is killed."""
     torch.set_num_threads(1)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train(
