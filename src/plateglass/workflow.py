@@ -120,17 +120,19 @@ class Workflow:
         """After a run: the paths, and the few figures that matter."""
         from plateglass.jobs import quarantined
 
+        results = self.config.results
+        plates = [p for p in self.project.names if (results / p / "report.html").exists()]
+        if not plates or self.plan is None:  # --until an earlier stage, or a job of its own
+            return
         lines = ["", "Done. Where to look:", f"  report   {self.results}/screen/report.html"]
-        lines += [f"           {self.results}/{p}/report.html" for p in self.project.names]
-        lines += [
-            f"  tables   {self.results}/<plate>/cells.parquet, sites, wells, wells_normalized"
-        ]
+        lines += [f"           {self.results}/{plate}/report.html" for plate in plates]
+        lines += [f"  tables   {self.results}/<plate>/cells.parquet, sites, wells, wells_normalized"]
         lines += [f"           {self.results}/screen/wells_selected.parquet"]
         try:
             figures = json.loads((self.project.state / "summary.json").read_text())
         except (OSError, ValueError):
             figures = {}
-        lines += [f"  {name:<24} {value}" for name, value in figures.items()]
+        lines += [f"  {name:<28} {value}" for name, value in figures.items()]
         if left_out := quarantined(self.project):
             lines.append(f"  {len(left_out)} well(s) in quarantine:")
             lines += [f"    {plate} {well}: {why}" for plate, well, why in left_out[:10]]
