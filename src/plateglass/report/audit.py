@@ -138,12 +138,12 @@ def controls(columns: list[Column], subject: Subject) -> dict[str, Any]:
     columns: cells (``Metadata_*`` with ``label``) are counted; where they are None the column shows
     controls.parquet, what train found on its wells out of fold.
     """
-    chance = 1 / subject.classes
+    chance = 1 / len(subject.classes)
     table = read(subject.job.model_dir / "controls.parquet")
     shown: list[tuple[str, Counted]] = []
     for title, cells in columns:
         if cells is not None:
-            counted = _counted(cells, subject.negative, subject.positive)
+            counted = _counted(cells, subject)
         else:
             counted = {} if table is None else _recorded(table)
         if ("full", "") in counted:
@@ -151,7 +151,8 @@ def controls(columns: list[Column], subject: Subject) -> dict[str, Any]:
     if not shown:
         return {"rows": [], "absent": ["No labelled cell was called: there is nothing to control."]}
     keys = sorted({key for _, counted in shown for key in counted}, key=_order)
-    rows = [_row(key, [counted.get(key) for _, counted in shown], chance) for key in keys]
+    titles = [title for title, _ in shown]
+    rows = [_row(key, titles, [found.get(key) for _, found in shown], chance) for key in keys]
     absent = []
     if all(control in ("full", "column") for control, _ in keys):
         absent.append(
@@ -168,20 +169,22 @@ def controls(columns: list[Column], subject: Subject) -> dict[str, Any]:
     if len(seeds) > 1:
         several = ", ".join(map(number, seeds))
         note += f" The {len(seeds)} seeds, on the training wells out of fold: {several}."
-    return {"rows": rows, "absent": absent, "columns": [t for t, _ in shown], "note": note}
+    return {"rows": rows, "absent": absent, "columns": titles, "note": note}
 
 
-def _counted(cells: pd.DataFrame, negative: str, positive: str | None) -> Counted:
-    """Each control counted over cells of labelled wells."""
-    if "Metadata_Class" not in cells or "label" not in cells:
+def _counted(cells: pd.DataFrame, subject: Subject) -> Counted:
+    """Each control counted over cells of wells that have one of the model's classes for a label."""
+    if "Metadata_Class" not in cells:
         return {}
-    known = cells[cells["label"].isin(set(cells["Metadata_Class"].dropna()))]
+    known = cells[cells["label"].isin(subject.classes)]
+    if known.empty:
+        return {}
     found: Counted = {}
     for column in [c for c in known if c.startswith("Metadata_Class") and known[c].notna().any()]:
         figure = assay.balanced_accuracy(assay.hits(known, "label", column))
         shares = known[column].value_counts(normalize=True).sort_index()
         _keep(found, column.removeprefix("Metadata_Class").strip("_"), figure, shares)
-    difference = _column(known, negative, positive)
+    difference = _column(known, subject.negative, subject.positive)
     if difference is not None:
         found["column", ""] = (difference, "")
     return found
@@ -235,12 +238,15 @@ def _column(known: pd.DataFrame, negative: str, positive: str | None) -> assay.I
 
 
 def _row(
-    key: tuple[str, str], figures: list[tuple[assay.Interval, str] | None], chance: float
+    key: tuple[str, str],
+    titles: list[str],
+    figures: list[tuple[assay.Interval, str] | None],
+    chance: float,
 ) -> dict[str, Any]:
     control = CONTROLS[key[0]]
     wanted = 0.0 if control.want == "zero" else chance
     cells: list[dict[str, Any] | None] = []
-    for found in figures:
+    for title, found in zip(titles, figures):
         if found is None or not np.isfinite(found[0].value):
             cells.append(None)
             continue
@@ -258,6 +264,7 @@ def _row(
                 "chance": _at(wanted),
                 "alarm": alarm,
                 "called": called,
+                "of": title,
                 "verdict": WORDS[control.want][alarm] if control.want else "",
             }
         )

@@ -61,15 +61,15 @@ def plate_grid(
     geometry: tuple[int, int],
     tips: list[alt.Tooltip],
     form: str = ".3~r",
-    middle: float | None = None,
+    scheme: str | None = None,
     colours: Colours | None = None,
     table: str = "wells",
     domain: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
     """A plate by row and column, coloured by one column of a table of wells.
 
-    Needs columns ``row`` and ``column`` (numbers from 0). ``middle`` gives a diverging scale about
-    that value; ``colours`` a named one. Wells without a value stay empty.
+    Needs columns ``row`` and ``column`` (numbers from 0). ``scheme`` and ``domain`` replace viridis
+    and the values' own range; ``colours`` gives each label its colour. Wells without a value stay empty.
     """
     rows, columns = geometry
     x = alt.X(
@@ -100,12 +100,9 @@ def plate_grid(
     if colours is not None:
         colour = colours.channel(metric)
     else:
-        limits = {} if domain is None else {"domain": list(domain)}
-        scale = (
-            alt.Scale(scheme="viridis", **limits)
-            if middle is None
-            else alt.Scale(scheme="purpleorange", domainMid=middle, **limits)
-        )
+        scale = alt.Scale(scheme="viridis" if scheme is None else scheme)
+        if domain is not None:
+            scale.domain = list(domain)
         colour = alt.Color(
             f"{metric}:Q",
             title=title,
@@ -133,6 +130,7 @@ def response_by_dose(
     colours: Colours,
     tips: list[alt.Tooltip],
     compounds: tuple[str, ...] = (),
+    intervals: bool = True,
 ) -> dict[str, Any]:
     """Wells by dose (evenly spaced, in order), their mean, and its interval where there is one.
 
@@ -143,6 +141,7 @@ def response_by_dose(
         "dose:O", sort=doses, title=f"dose ({unit})" if unit else "dose",
         scale=alt.Scale(domain=doses), axis=alt.Axis(labelAngle=0, grid=False, labelOverlap=True),
     )  # fmt: skip
+    lane = max(2, 24 / len(doses))  # few doses have wide bands: the wells stay near their own
     means = alt.Chart(alt.NamedData("means"))
     wells = alt.Chart(alt.NamedData("dosed"))
     apart: dict[str, Any] = {}
@@ -163,21 +162,25 @@ def response_by_dose(
     points = wells.mark_circle(size=52, opacity=0.8, stroke="ink:--sheet", strokeWidth=0.8).encode(
         x=x,
         y=alt.Y(f"{value}:Q", title=title, scale=alt.Scale(zero=False)),
-        xOffset=alt.XOffset("jitter:Q", scale=alt.Scale(domain=[-2, 2])),
+        xOffset=alt.XOffset("jitter:Q", scale=alt.Scale(domain=[-lane, lane])),
         color=colours.channel(),
         tooltip=tips,
         description=alt.Description("well:N"),
     )
-    layers = alt.layer(interval, line, points).properties(height=300)
+    layers = alt.layer(*([interval] if intervals else []), line, points).properties(height=300)
     return finish(layers, ("dosed", "means"), file="response_by_dose")
 
 
 def response_by_label(
-    value: str, title: str, colours: Colours, tips: list[alt.Tooltip], facet_hint: str = "label"
+    value: str, title: str, colours: Colours, tips: list[alt.Tooltip], intervals: bool = True
 ) -> dict[str, Any]:
     """Wells by label, a bar for the mean and its interval. Tables ``response``, ``groups``."""
-    y = alt.Y(f"{facet_hint}:N", sort=list(colours.labels), title=None,
-              axis=alt.Axis(grid=False, ticks=False, domain=False, labelLimit=190))  # fmt: skip
+    y = alt.Y(
+        "label:N",
+        sort=list(colours.labels),
+        title=None,
+        axis=alt.Axis(grid=False, ticks=False, domain=False, labelLimit=190),
+    )
     groups = alt.Chart(alt.NamedData("groups"))
     interval = (
         groups.transform_filter("isValid(datum.low)")
@@ -201,7 +204,9 @@ def response_by_label(
             description=alt.Description("well:N"),
         )
     )
-    layers = alt.layer(interval, points, mean).properties(height=max(90, 46 * len(colours.labels)))
+    layers = alt.layer(*([interval] if intervals else []), points, mean).properties(
+        height=max(90, 46 * len(colours.labels))
+    )
     return finish(layers, ("response", "groups"), file="response_by_label")
 
 

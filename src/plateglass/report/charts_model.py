@@ -79,15 +79,18 @@ def ablations(order: list[str], full: float, chance: float, floor: float) -> dic
         x=x, y=y, yOffset=offset, color=colour, tooltip=tips
     )
     marks = [{"at": chance, "what": "chance"}, {"at": full, "what": "all channels"}]
+    close = abs(full - chance) < 0.3 * (1 - floor)  # then the second word stands above the first
     rules = alt.Chart(alt.InlineData(marks))
     ground = rules.mark_rule(strokeDash=[3, 3], color="ink:--faint").encode(
         x="at:Q", tooltip=tooltip(("what:N", "line"), ("at:Q", "accuracy", ".3f"))
     )
-    written = {"align": "center", "baseline": "bottom", "dy": -4, "fontSize": 11}
-    words = rules.mark_text(**written, color="ink:--soft").encode(
-        x="at:Q", y=alt.value(0), text="what:N"
-    )
-    layers = alt.layer(ground, words, span, points).properties(height=64 * len(order) + 20)
+    words = [
+        alt.Chart(alt.InlineData([mark]))
+        .mark_text(align="center", baseline="bottom", dy=dy, fontSize=11, color="ink:--soft")
+        .encode(x="at:Q", y=alt.value(0), text="what:N")
+        for mark, dy in zip(marks, (-4, -17 if close else -4))
+    ]
+    layers = alt.layer(ground, *words, span, points).properties(height=64 * len(order) + 20)
     return finish(layers, ("ablation",), file="channel_ablations")
 
 

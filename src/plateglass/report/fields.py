@@ -63,7 +63,7 @@ def choose(sites: pd.DataFrame, focus: str | None) -> list[Field]:
         return []
     scores = {"cells": _robust(sites["Count_Cells"])}
     if focus in sites and sites[focus].notna().any():
-        scores["focus"] = _robust(np.log(sites[focus].clip(lower=1e-9)))
+        scores["focus"] = _robust(sites[focus])
     table = pd.DataFrame(scores, index=sites.index).fillna(0)
     typical, worst = table.abs().max(axis=1).idxmin(), table.min(axis=1).idxmin()
     median = sites["Count_Cells"].median()

@@ -35,30 +35,32 @@ METRICS = (
     Metric(
         "focus",
         "Focus",
-        ".3~s",
+        ".3~r",
         "Sharpness of the nuclear channel, median of the well's sites; higher is sharper. Only "
         "comparable within a plate.",
     ),
     Metric(
         "margin",
         "Margin",
-        "+.1f",
+        "+.3~r",
         "How strongly cells are called {positive}, mean over cells; 0 is undecided.",
     ),
     Metric(
         "gradcamo",
         "Grad-CAMO",
-        ".2f",
+        ".3~r",
         "Share of the network's attention that lies on the cell itself, mean over cells.",
     ),
     Metric(
         "reliance",
         "Reliance on background",
-        ".2f",
+        ".3~r",
         "How much of its certainty the network loses on other surroundings; 0 is best.",
     ),
 )
-ENRICHMENT = Metric("enrichment", "enrichment", ".2f", "")  # in tooltips only: it follows Grad-CAMO
+ENRICHMENT = Metric(
+    "enrichment", "enrichment", ".3~r", ""
+)  # in tooltips only: it follows Grad-CAMO
 
 
 def of_plate(page: Page, subject: Subject) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def of_plate(page: Page, subject: Subject) -> dict[str, Any]:
             geometry,
             _tips(wells, first),
             metric.form,
-            middle=0 if metric.name == "margin" else None,
+            **_scale(metric, wells),
         )
         caption = metric.caption.format(positive=subject.positive)
         plots.append(Plot(name, metric.title, caption, _least(geometry)))
@@ -97,7 +99,6 @@ def of_screen(page: Page, subject: Subject) -> dict[str, Any]:
     if value not in wells or wells[value].notna().sum() == 0:
         return {"plots": []}
     metric = next(m for m in METRICS if m.name == value)
-    domain = (float(wells[value].min()), float(wells[value].max()))
     tips = [metric, *(m for m in (*METRICS, ENRICHMENT) if m.name in wells and m is not metric)]
     title = subject.value_title[0].upper() + subject.value_title[1:]
     plots, widest = [], (1, 1)
@@ -114,9 +115,8 @@ def of_screen(page: Page, subject: Subject) -> dict[str, Any]:
             geometry,
             _tips(own, tips, plate=True),
             metric.form,
-            middle=0 if value == "margin" else None,
             table=f"wells_{number}",
-            domain=domain,
+            **_scale(metric, wells, shared=True),
         )
         plots.append(Plot(f"plate_{number}", plate, f"{title} by well.", _least(geometry)))
     lede = (
@@ -126,6 +126,15 @@ def of_screen(page: Page, subject: Subject) -> dict[str, Any]:
         lede += f" The first {MOST} of {len(subject.plates)} plates are drawn."
     found = {"plots": plots, "across": _across(widest), "lede": lede}
     return found | {"title": f"{title} on every plate"}
+
+
+def _scale(metric: Metric, wells: pd.DataFrame, shared: bool = False) -> dict[str, Any]:
+    """Margins diverge evenly about 0; other metrics have their own range, or all plates' where shared."""
+    low, high = float(wells[metric.name].min()), float(wells[metric.name].max())
+    if metric.name == "margin":
+        reach = max(abs(low), abs(high)) or 1.0
+        return {"scheme": "purpleorange", "domain": (-reach, reach)}
+    return {"domain": (low, high)} if shared else {}
 
 
 def _tips(wells: pd.DataFrame, metrics: list[Metric], plate: bool = False) -> list[alt.Tooltip]:

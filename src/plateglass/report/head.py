@@ -43,13 +43,16 @@ def without_model(subject: Subject) -> list[dict[str, Any]]:
 
 def warnings(controls: dict[str, Any], in_quarantine: int) -> list[dict[str, Any]]:
     """Controls that fail, and that something is in quarantine."""
+    failed = [
+        f"{row['name']} {cell['value']} ({cell['of']})"
+        for row in controls.get("rows", [])
+        for cell in row["cells"]
+        if cell is not None and cell["alarm"]
+    ]
     found = []
-    for row in controls.get("rows", []):
-        failed = [cell for cell in row["cells"] if cell is not None and cell["alarm"]]
-        if failed:
-            cell = failed[0]
-            said = f"{row['name']}: {cell['value']}, {cell['verdict']}."
-            found.append(line(f"{said} Read Controls before you trust the calls.", warn=True))
+    if failed:
+        said = f"Controls that fail: {', '.join(failed)}."
+        found.append(line(f"{said} Read them before you trust the calls.", warn=True))
     if in_quarantine:
         found.append(line("Something is in quarantine: see there what, and why.", warn=True))
     return found

@@ -47,7 +47,7 @@ def _sections(page: Page, subject: Subject) -> dict[str, Any]:
         columns: list[audit.Column] = [(f"Plate {plate}", subject.cells[plate])]
         if plate not in subject.project.training_plates():
             columns.append(("Training wells (out of fold)", None))
-        found["channels"] = audit.channels(page, model_dir, subject.classes)
+        found["channels"] = audit.channels(page, model_dir, len(subject.classes))
         found["controls"] = audit.controls(columns, subject)
         found["history"] = audit.history(page, model_dir)
     return found
@@ -95,7 +95,8 @@ def _short(subject: Subject, sections: dict[str, Any]) -> list[dict[str, Any]]:
         said = f"95 % interval {said}" if figure.low is not None else f"{said} for an interval"
         said = f"{number(figure.value)} ({said}; {figure.wells} wells)."
         if name == "Z′":
-            text = f"The controls separate with Z′ = {said}"
+            verb = "separate with" if figure.value > 0 else "overlap:"
+            text = f"The controls {verb} Z′ = {said}"
             lines.append(head.line(text, warn=not figure.value >= GOOD_Z_PRIME))
         else:
             lines.append(head.line(f"The treated wells follow the dose with Spearman ρ = {said}"))

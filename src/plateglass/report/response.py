@@ -72,26 +72,35 @@ def _by_dose(page: Page, known: pd.DataFrame, subject: Subject, value: str, titl
     compounds = sorted(means.loc[means["steps"] > 1, "compound"].dropna().unique())
     page.table("dosed", dosed[[c for c in dict.fromkeys((*WHO, value, "jitter")) if c in dosed]])
     page.table("means", means)
-    steps, unit = list(subject.dose.steps), subject.dose.unit
     page.charts["by_dose"] = charts.response_by_dose(
-        value, title, steps, unit, subject.colours, _tips(dosed, value, title), tuple(compounds)
+        value,
+        title,
+        list(subject.dose.steps),
+        subject.dose.unit,
+        subject.colours,
+        _tips(dosed, value, title),
+        tuple(compounds),
+        means["low"].notna().any(),
     )
     caption = (
         "A circle is a well; the line joins the means of a label's (and compound's) wells at each "
         "dose, a band is the 95 % bootstrap interval of that mean over wells (left out below four "
         "wells). Doses are evenly spaced in their order, whatever their size."
     )
-    return Plot("by_dose", f"{_upper(title)} by dose", caption, max(300, 30 * len(steps)))
+    return Plot(
+        "by_dose", f"{_upper(title)} by dose", caption, max(300, 30 * len(subject.dose.steps))
+    )
 
 
 def _by_label(page: Page, shown: pd.DataFrame, colours: Colours, value: str, title: str) -> Plot:
     shown = shown.assign(jitter=jitter(shown[value], shown["label"]))
     page.table("response", shown[[c for c in dict.fromkeys((*WHO, value, "jitter")) if c in shown]])
-    page.table("groups", summarise(shown, value, ["label"]))
+    groups = summarise(shown, value, ["label"])
+    page.table("groups", groups)
     present = [pair for pair in colours.pairs if pair[0] in set(shown["label"])]
     names, own = zip(*present)
     page.charts["by_label"] = charts.response_by_label(
-        value, title, Colours(names, own), _tips(shown, value, title)
+        value, title, Colours(names, own), _tips(shown, value, title), groups["low"].notna().any()
     )
     caption = (
         "A circle is a well; the tick is the mean of a label's wells and the band its 95 % bootstrap "

@@ -30,7 +30,7 @@ def build(job: Job) -> tuple[str, dict[str, str]]:
         "quarantine": quarantine.build(subject.sites),
     }
     if subject.model is not None:
-        sections["channels"] = audit.channels(page, job.model_dir, subject.classes)
+        sections["channels"] = audit.channels(page, job.model_dir, len(subject.classes))
         sections["controls"] = audit.controls(_columns(subject), subject)
         sections["history"] = audit.history(page, job.model_dir)
     count, plates = len(subject.plates), _plural(len(subject.plates), "plate")
@@ -70,7 +70,7 @@ def _figures(subject: Subject, plate: str) -> dict[str, assay.Interval]:
     found = {}
     cells = subject.cells[plate]
     if "Metadata_Class" in cells and subject.model is not None:
-        known = cells[cells["label"].isin(subject.model["classes"])]
+        known = cells[cells["label"].isin(subject.classes)]
         if len(known):
             found[ACCURACY] = assay.balanced_accuracy(assay.hits(known, "label"))
     own = subject.wells[subject.wells["plate"] == plate]

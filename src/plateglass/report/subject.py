@@ -41,6 +41,9 @@ class Subject:
         """Read the tables of ``plates``; DataError where one is missing."""
         project = Project.read(job.config)
         found: dict[str, list[pd.DataFrame]] = {"wells": [], "sites": []}
+        model = None
+        if project.has_model:
+            model = json.loads((job.model_dir / "model.json").read_text(encoding="utf-8"))
         cells = {}
         for plate in plates:
             folder = job.results / plate
@@ -51,12 +54,9 @@ class Subject:
                 if table is None:
                     raise DataError(f"plate {plate}: {name}.parquet is missing; run again")
                 pieces.append(table)
-            cells[plate] = _cells(folder / "cells.parquet", job)
+            cells[plate] = _cells(folder / "cells.parquet", job, model)
         sites = pd.concat(found["sites"], ignore_index=True)
         table, dose = wells(pd.concat(found["wells"], ignore_index=True), sites, job.config)
-        model = None
-        if project.has_model:
-            model = json.loads((job.model_dir / "model.json").read_text(encoding="utf-8"))
         return cls(job, project, tuple(plates), sites, table, dose, cells, model)
 
     @property
@@ -78,9 +78,9 @@ class Subject:
         return self.config.positive if self.model is None else self.model["positive"]
 
     @property
-    def classes(self) -> int:
-        """How many classes a cell can be called."""
-        return 2 if self.model is None else len(self.model["classes"])
+    def classes(self) -> list[str]:
+        """What a cell can be called; nothing without a model."""
+        return [] if self.model is None else self.model["classes"]
 
     @functools.cached_property
     def colours(self) -> Colours:
@@ -99,7 +99,7 @@ class Subject:
         return f"margin of {self.positive}" if self.value == "margin" else "cells"
 
 
-def _cells(path: Path, job: Job) -> pd.DataFrame:
+def _cells(path: Path, job: Job, model: dict[str, Any] | None) -> pd.DataFrame:
     """A plate's cells with their ``label``; of a screen's plates only what its controls count."""
     wanted: tuple[str, ...] = ("Metadata_*",)
     if job.plate == SCREEN:
@@ -110,6 +110,6 @@ def _cells(path: Path, job: Job) -> pd.DataFrame:
         return pd.DataFrame()
     found = platemap_column(cells, job.config.platemap.label)
     cells = cells.assign(label="" if found is None else found)
-    if job.plate == SCREEN and "Metadata_Class" in cells:
-        cells = cells[cells["label"].isin(set(cells["Metadata_Class"].dropna()))]
+    if job.plate == SCREEN and model is not None:
+        cells = cells[cells["label"].isin(model["classes"])]
     return cells
