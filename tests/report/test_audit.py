@@ -67,6 +67,13 @@ def test_a_network_that_cheats_is_told(subject):
     assert (erased["value"], erased["verdict"], erased["alarm"]) == ("1.00", "above chance", True)
 
 
+def test_a_class_that_is_never_called_counts_as_missed(subject):
+    cells = subject.cells["P2"].assign(Metadata_Class="negative_control")
+    table = audit.controls([("Plate P2", cells)], subject)
+    [full] = row(table, "All as it is")
+    assert (full["value"], full["verdict"]) == ("0.50", "low")
+
+
 def test_a_plate_without_labelled_cells_says_so(subject):
     cells = subject.cells["P2"].assign(label="treatment")
     table = audit.controls([("Plate P2", cells)], subject)

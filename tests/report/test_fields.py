@@ -28,6 +28,11 @@ def test_worst_by_focus():
     assert "least in focus" in fields.choose(sites, "Focus_DNA")[1].why
 
 
+def test_focus_may_be_a_logarithm():
+    sites = table([100, 104, 96, 103, 101], [-1.5, -1.52, -3.1, -1.49, -1.51])
+    assert fields.choose(sites, "Focus_DNA")[1].well == "A03"
+
+
 def test_without_focus_counts_decide_and_one_site_is_shown_once():
     sites = table([100, 9, 101], [1, 1, 1]).drop(columns="Focus_DNA")
     assert fields.choose(sites, "Focus_DNA")[1].well == "A02"
