@@ -1,0 +1,141 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from plateglass import jobs
+from plateglass.models import cohort
+from plateglass.models.recipe import load_model
+from plateglass.stages import train
+from screen import Screen
+
+NETWORKS = (
+    3 + 2 * 3 + 3 * 2
+)  # seed 0 and two controls: final and two folds; three channels in halves
+
+
+@pytest.fixture(scope="module")
+def segmented(tmp_path_factory):
+    screen = Screen(tmp_path_factory.mktemp("train"))
+    screen.run(until="segment")
+    return screen
+
+
+@pytest.fixture(scope="module")
+def trained(segmented):
+    segmented.run(until="train")
+    return segmented.results / "screen" / "model"
+
+
+def test_the_model_says_what_it_is(trained, segmented):
+    info = json.loads((trained / "model.json").read_text())
+    assert info["key"] == segmented.project().train_key()
+    assert info["channels"] == ["Actin", "DNA", "Marker"]
+    assert info["crop"] == {"px": 48, "um_per_px": 0.65}
+    assert (info["backbone"], info["cut"]) == ("test_resnet", 8)
+    assert info["classes"] == ["negative_control", "positive_control"]
+    folds = info["folds"]["P1"]  # the training plate's labelled wells, and no others
+    assert list(folds) == ["A01", "A02", "A03", "A04", "A05", "A06"]
+    for fold in (0, 1):  # both classes in each
+        held = {int(well[1:]) < 4 for well, of in folds.items() if of == fold}
+        assert held == {True, False}
+    assert not (segmented.results / ".plateglass" / "train" / info["key"]).exists()
+
+
+def test_its_tables_have_a_row_for_each_thing(trained):
+    channels = pd.read_parquet(trained / "channels.parquet")
+    assert channels["channel"].tolist() == ["Actin", "DNA", "Marker"]
+    assert channels[["accuracy", "ablation", "single"]].notna().all(axis=None)
+    controls = pd.read_parquet(trained / "controls.parquet")
+    names = controls["control"] + " " + controls["channel"].fillna("")
+    assert [name.strip() for name in names] == [
+        "full", "erased Level", "erased Texture", "shuffled Actin", "shuffled DNA",
+        "shuffled Marker", "background", "permuted", "erased worse", "column",
+    ]  # fmt: skip
+    worse = controls.set_index(names.str.strip())["accuracy"]
+    assert worse["erased worse"] == max(worse["erased Level"], worse["erased Texture"])
+    history = pd.read_parquet(trained / "history.parquet")
+    assert history["network"].nunique() == NETWORKS
+    assert history[history["network"] == "seed0.fold1"]["epoch"].tolist() == [1, 2]
+
+
+def test_donors_are_of_training_wells_and_both_classes(trained):
+    donors = load_model(trained).donors
+    assert set(donors.wells) <= {f"P1/A{c:02d}" for c in range(1, 7)}
+    assert np.bincount(donors.classes).tolist() == [train.DONORS, train.DONORS]
+    assert donors.crops.shape[1:] == (3, 48, 48)
+
+
+def test_a_killed_training_resumes_and_ends_the_same(trained, segmented, tmp_path, monkeypatch):
+    wanted = load_model(trained)
+    kept = {f.name: pd.read_parquet(f) for f in trained.glob("*.parquet")}
+    (trained / "model.json").unlink()
+    count, fit = [], cohort.fit
+
+    def dies(pool, settings, task, *rest):
+        count.append(task.name)
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        return fit(pool, settings, task, *rest)
+
+    monkeypatch.setattr(cohort, "fit", dies)
+    project, plan = segmented.project(), segmented.plan()
+    key = plan.keys["screen", "train"]
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run(project, "train", "screen", key, 1)
+    assert not (trained / "model.json").exists()
+    jobs.run(project, "train", "screen", key, 1)
+    assert len(count) == NETWORKS + 1  # the fourth twice
+    found = load_model(trained)
+    assert found.info == wanted.info
+    for name, network in wanted.networks.items():
+        for key, value in network.state_dict().items():
+            assert found.networks[name].state_dict()[key].equal(value), (name, key)
+    for name, table in kept.items():
+        pd.testing.assert_frame_equal(pd.read_parquet(trained / name), table)
+
+
+def test_weights_are_null_at_chance():
+    info = {
+        "channels": ["a", "b"],
+        "classes": ["no", "yes"],
+        "alpha": {"seed0": {"a": 0.9, "b": 0.1}, "seed1": {"a": 0.4, "b": 0.6}},
+    }
+
+    pool = SimpleNamespace(crops=[np.random.default_rng(0).normal(size=(9, 2, 8, 8))])
+
+    def table(right):
+        rows = [
+            {
+                "Metadata_Plate": "P",
+                "Metadata_Well": f"A{w:02d}",
+                "label": label,
+                "right": i < right,
+            }
+            for w in range(8)
+            for label in [("no", "yes")[w % 2]]
+            for i in range(10)
+        ]
+        cells = pd.DataFrame(rows)
+        other = {"no": "yes", "yes": "no"}
+        called = np.where(cells["right"], cells["label"], cells["label"].map(other))
+        for name in ("Seed0", "Shuffled_a", "Shuffled_b"):
+            cells[f"Metadata_Class_{name}"] = called
+        return train.channel_table(info, pool, cells, None)
+
+    chance = table(5)
+    assert chance[["log_alpha", "alpha_seed0", "alpha_seed1"]].isna().all(axis=None)
+    told = table(9)
+    assert told["alpha_seed1"].tolist() == [0.4, 0.6]
+    np.testing.assert_allclose(told["log_alpha"], np.log([0.9, 0.1]) / 2 + np.log([0.4, 0.6]) / 2)
+    assert told["accuracy"].tolist() == [0.9, 0.9]
+
+
+def test_copies_are_found_by_their_pixels():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 3, 16, 16))
+    x[:, 2] = 3 * x[:, 0] + 0.1 * rng.normal(size=(20, 16, 16))
+
+    assert train.copies(SimpleNamespace(crops=[x]), ["a", "b", "c"]) == {"c": "a"}
