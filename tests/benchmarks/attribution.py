@@ -78,19 +78,20 @@ def _gradcam(network, x, target):
         return gradcam_from_parts(maps, network.head.weight, target, x.shape[2:])
 
 
-def judge(cells: Cells, method) -> dict[str, np.ndarray]:
+def judge(cells: Cells, method, diagnostics: bool = False) -> dict[str, np.ndarray]:
     """Each measure of one kind of map, by cell."""
     target = cells.target()
     batches = list(zip(cells.x.split(BATCH), target.split(BATCH)))
     start = time.perf_counter()
     maps = torch.cat([method(cells.own, x, t) for x, t in batches])
     seconds = (time.perf_counter() - start) / len(maps)
-    found = {"own": [], "other": [], "deletion": [], "insertion": []}
+    found = {"own": [], "other": []} | ({"deletion": [], "insertion": []} if diagnostics else {})
     for (x, t), m in zip(batches, maps.split(BATCH)):
         found["own"].append(road_gap(cells.own, x, m, t))
         found["other"].append(road_gap(cells.other, x, m, t))
-        found["deletion"].append(deletion(cells.own, x, m, t, steps=8))
-        found["insertion"].append(insertion(cells.own, x, m, t, steps=8))
+        if diagnostics:
+            found["deletion"].append(deletion(cells.own, x, m, t, steps=8))
+            found["insertion"].append(insertion(cells.own, x, m, t, steps=8))
     measures = {name: torch.cat(parts).numpy() for name, parts in found.items()}
     measures["enrichment"] = cell_share(maps, cells.masks)[1].numpy()
     if cells.planted is not None:
@@ -115,42 +116,50 @@ def interval(values: np.ndarray, cells: Cells) -> tuple[float, float, float]:
     return float(np.nanmean(values)), float(low), float(high)
 
 
-def report(cells: Cells, recipes: list[str], title: str) -> dict:
+def report(cells: Cells, recipes: list[str], title: str, diagnostics: bool = False) -> dict:
     """Print the table, and where PCIM's default stands; returns the figures."""
     print(f"\n{title}: {len(cells.x)} cells of {len(set(cells.wells))} wells\n")
     table = {}
     measures = ["own", "other", *(["planted"] if cells.planted is not None else [])]
-    diagnostics = ["enrichment", "deletion", "insertion", "ms"]
-    print("| map | " + " | ".join([*measures, "own by class", *diagnostics]) + " |")
-    print("|---" * (2 + len(measures) + len(diagnostics)) + "|")
+    beside = ["enrichment", *(["deletion", "insertion"] if diagnostics else []), "ms"]
+    print("| map | " + " | ".join([*measures, "own by class", *beside]) + " |")
+    print("|---" * (2 + len(measures) + len(beside)) + "|")
     for name, method in rows(recipes).items():
-        table[name] = judge(cells, method)
+        table[name] = judge(cells, method, diagnostics)
         columns = []
         for measure in measures:
             mean, low, high = interval(table[name][measure], cells)
             columns.append(f"{mean:.3f} ({low:.3f}–{high:.3f})")
         by_class = [table[name]["own"][cells.classes == c].mean() for c in np.unique(cells.classes)]
         columns.append(" / ".join(f"{value:.3f}" for value in by_class))
-        columns += [f"{np.nanmean(table[name][d]):.2f}" for d in diagnostics]
+        columns += [f"{np.nanmean(table[name][d]):.2f}" for d in beside]
         print(f"| {name} | " + " | ".join(columns) + " |", flush=True)
-    first = f"PCIM {recipes[0]}"
+    _standing(table, measures, f"PCIM {recipes[0]}", cells)
+    return {
+        name: {m: interval(values, cells) for m, values in found.items()}
+        for name, found in table.items()
+    }
+
+
+def _standing(table: dict, measures: list[str], first: str, cells: Cells) -> None:
+    """Where a row stands beside the best rival and the untrained blend, cell by cell."""
+    wells = np.unique(cells.wells)
+    few = min(len(np.unique(cells.wells[cells.classes == c])) for c in np.unique(cells.classes)) < 4
     for measure in measures:
         best = max(
             (name for name in table if not name.startswith("PCIM")),
             key=lambda name: np.nanmean(table[name][measure]),
         )
         for name in (best, "PCIM untrained"):
-            if name in table:
-                away = table[first][measure] - table[name][measure]
-                mean, low, high = interval(away, cells)
-                word = "first" if low > 0 else "behind" if high < 0 else "tie"
-                print(
-                    f"{measure}: {first} less {name} {mean:+.3f} ({low:+.3f} to {high:+.3f}): {word}"
-                )
-    return {
-        name: {m: interval(values, cells) for m, values in found.items()}
-        for name, found in table.items()
-    }
+            if name not in table or name == first:
+                continue
+            away = table[first][measure] - table[name][measure]
+            mean, low, high = interval(away, cells)
+            word = "first" if low > 0 else "behind" if high < 0 else "tie"
+            print(f"{measure}: {first} less {name} {mean:+.3f} ({low:+.3f} to {high:+.3f}): {word}")
+            if few:  # an interval over two wells of a class says little: the wells themselves
+                by_well = (f"{w} {np.nanmean(away[cells.wells == w]):+.3f}" for w in wells)
+                print("    by well: " + ", ".join(by_well))
 
 
 def planted(seed: int, bright_field: bool = False, n: int = 120) -> Cells:
@@ -340,6 +349,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=27, help="cells a well")
     parser.add_argument("--networks", nargs=2, default=["seed0.final", "seed1.final"])
     parser.add_argument("--recipes", nargs="+", default=["default", "untrained"], choices=RECIPES)
+    parser.add_argument("--diagnostics", action="store_true", help="deletion and insertion too")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -349,11 +359,11 @@ def main() -> None:
             kind = "bright field" if given.bright_field else "fluorescence"
             cells = planted(seed, given.bright_field)
             figures[f"synthetic {seed}"] = report(
-                cells, given.recipes, f"synthetic, {kind}, {seed}"
+                cells, given.recipes, f"synthetic, {kind}, {seed}", given.diagnostics
             )
     if given.results:
         cells = plate_cells(given.results, given.plate, given.cells, tuple(given.networks))
-        figures[given.plate] = report(cells, given.recipes, given.plate)
+        figures[given.plate] = report(cells, given.recipes, given.plate, given.diagnostics)
     if not figures:
         parser.error("give --synthetic, or --results DIR of a finished run")
     if given.json:
