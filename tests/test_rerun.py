@@ -1,4 +1,4 @@
-"""DESIGN's rerun rule on real runs of a tiny screen: what was computed, and what came out."""
+"""The rerun rule on real runs of a tiny screen: what was computed, and what came out."""
 
 import os
 import shutil

@@ -12,7 +12,7 @@ from plateglass.errors import DataError, UserError
 from plateglass.ledger import Ledger, fingerprint
 from plateglass.stages import SCREEN, STAGES
 
-UNITS_WELLS = 24  # where a plate has no negative controls; METHODS: chosen by a hash, then kept
+UNITS_WELLS = 24  # where a plate has no negative controls; chosen by a hash, then kept
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from plateglass.errors import DataError
 from plateglass.project import Project
 from plateglass.wells import Job
 
-COPIES = 0.9  # channels that correlate more than this show the same (METHODS section 3)
+COPIES = 0.9  # channels that correlate more than this show the same (docs/methods.md)
 
 
 @dataclass(frozen=True)

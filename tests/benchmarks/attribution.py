@@ -1,4 +1,4 @@
-"""ROAD gaps, planted pixels and seconds of attribution maps: the table of METHODS section 5.
+"""ROAD gaps, planted pixels and seconds of attribution maps: the table of docs/benchmarks.md.
 
     python tests/benchmarks/attribution.py --synthetic
     python tests/benchmarks/attribution.py --results results --plate sbs_E-F

@@ -1,4 +1,4 @@
-"""Controls that stand beside every accuracy (METHODS section 2), and background reliance (section 4).
+"""Controls that stand beside every accuracy, and background reliance (docs/methods.md).
 
 Everything that takes pixels from *other* cells takes them from the model's donors, drawn by a hash
 of who the cell is: a cell's values depend on that cell and the model, and on nothing else. What is
@@ -126,7 +126,7 @@ class Views:
         masks: torch.Tensor,
         others: torch.Tensor,
     ) -> torch.Tensor:
-        """Background reliance of each cell (n,), in [0, 1] (METHODS section 4).
+        """Background reliance of each cell (n,), in [0, 1] (ours, docs/methods.md).
 
         Mean over draws of ``max(0, p_c(x) − p_c(x'))``: c the class that ``logits`` of x call, x' the
         same cell on the surroundings of a donor of another class.

@@ -1,7 +1,7 @@
 """How one network is trained: what a batch is made of, the loss, the average that is kept.
 
 Half of what is here fights one temptation: neighbours share the treatment, so a network is as right
-without the cell (METHODS section 2). Surroundings are swapped for those of any class, and crops whose
+without the cell (docs/methods.md). Surroundings are swapped for those of any class, and crops whose
 cell is erased are taught to say no more than how common each class is among the training wells.
 """
 

@@ -133,7 +133,7 @@ def _kind(network: str) -> str:
 
 
 def controls(columns: list[Column], subject: Subject) -> dict[str, Any]:
-    """Rows of the controls' table (METHODS section 2).
+    """Rows of the controls' table (docs/methods.md).
 
     columns: cells (``Metadata_*`` with ``label``) are counted; where they are None the column shows
     controls.parquet, what train found on its wells out of fold.
