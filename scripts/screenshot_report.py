@@ -65,7 +65,9 @@ def small(picture: Image.Image) -> bytes:
     """PNG with a palette, made smaller until it fits."""
     while True:
         buffer = io.BytesIO()
-        picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE).save(
+            buffer, "PNG", optimize=True
+        )
         if buffer.tell() <= LIMIT:
             return buffer.getvalue()
         picture = picture.resize((picture.width * 9 // 10, picture.height * 9 // 10))

@@ -141,6 +141,7 @@ def response_by_dose(
         "dose:O", sort=doses, title=f"dose ({unit})" if unit else "dose",
         scale=alt.Scale(domain=doses), axis=alt.Axis(labelAngle=0, grid=False, labelOverlap=True),
     )  # fmt: skip
+    free = alt.Scale(zero=False)
     lane = max(2, 24 / len(doses))  # few doses have wide bands: the wells stay near their own
     means = alt.Chart(alt.NamedData("means"))
     wells = alt.Chart(alt.NamedData("dosed"))
@@ -152,16 +153,18 @@ def response_by_dose(
     line = (
         means.transform_filter("datum.steps > 1")
         .mark_line(strokeWidth=2, interpolate="monotone", opacity=0.85)
-        .encode(x=x, y="mean:Q", detail="series:N", color=colours.channel(), **apart)
+        .encode(
+            x=x, y=alt.Y("mean:Q", scale=free), detail="series:N", color=colours.channel(), **apart
+        )
     )
     interval = (
         means.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=7, opacity=0.22, strokeCap="round")
-        .encode(x=x, y="low:Q", y2="high:Q", color=colours.channel())
+        .encode(x=x, y=alt.Y("low:Q", scale=free), y2="high:Q", color=colours.channel())
     )
     points = wells.mark_circle(size=52, opacity=0.8, stroke="ink:--sheet", strokeWidth=0.8).encode(
         x=x,
-        y=alt.Y(f"{value}:Q", title=title, scale=alt.Scale(zero=False)),
+        y=alt.Y(f"{value}:Q", title=title, scale=free),
         xOffset=alt.XOffset("jitter:Q", scale=alt.Scale(domain=[-lane, lane])),
         color=colours.channel(),
         tooltip=tips,
@@ -175,6 +178,7 @@ def response_by_label(
     value: str, title: str, colours: Colours, tips: list[alt.Tooltip], intervals: bool = True
 ) -> dict[str, Any]:
     """Wells by label, a bar for the mean and its interval. Tables ``response``, ``groups``."""
+    free = alt.Scale(zero=False)
     y = alt.Y(
         "label:N",
         sort=list(colours.labels),
@@ -185,10 +189,10 @@ def response_by_label(
     interval = (
         groups.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=16, opacity=0.2)
-        .encode(y=y, x="low:Q", x2="high:Q", color=colours.channel())
+        .encode(y=y, x=alt.X("low:Q", scale=free), x2="high:Q", color=colours.channel())
     )
     mean = groups.mark_tick(thickness=2.5, size=26).encode(
-        y=y, x="mean:Q", color=colours.channel(),
+        y=y, x=alt.X("mean:Q", scale=free), color=colours.channel(),
         tooltip=tooltip(("label:N", "label"), ("mean:Q", "mean", ".3~f"), ("low:Q", "from", ".3~f"),
                         ("high:Q", "to", ".3~f"), ("wells:Q", "wells")),
     )  # fmt: skip
@@ -197,7 +201,7 @@ def response_by_label(
         .mark_circle(size=46, opacity=0.7, stroke="ink:--sheet", strokeWidth=0.8)
         .encode(
             y=y,
-            x=alt.X(f"{value}:Q", title=title, scale=alt.Scale(zero=False)),
+            x=alt.X(f"{value}:Q", title=title, scale=free, axis=alt.Axis(tickCount=8)),
             yOffset=alt.YOffset("jitter:Q", scale=alt.Scale(domain=[-2, 2])),
             color=colours.channel(),
             tooltip=tips,

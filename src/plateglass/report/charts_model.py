@@ -61,7 +61,8 @@ def ablations(order: list[str], full: float, chance: float, floor: float) -> dic
     y = _channels(order)
     offset = alt.YOffset("kind:N", sort=kinds)
     colour = _named(kinds, [SHUFFLED, ALONE])
-    x = alt.X("accuracy:Q", title="balanced accuracy", scale=alt.Scale(domain=[floor, 1]))
+    scale = alt.Scale(domain=[floor, 1])
+    x = alt.X("accuracy:Q", title="balanced accuracy", scale=scale, axis=alt.Axis(tickCount=6))
     table = alt.Chart(alt.NamedData("ablation"))
     tips = tooltip(
         ("channel:N", "channel"),
@@ -73,7 +74,7 @@ def ablations(order: list[str], full: float, chance: float, floor: float) -> dic
     span = (
         table.transform_filter("isValid(datum.low)")
         .mark_rule(strokeWidth=6, opacity=0.28, strokeCap="round")
-        .encode(x="low:Q", x2="high:Q", y=y, yOffset=offset, color=colour)
+        .encode(x=alt.X("low:Q", scale=scale), x2="high:Q", y=y, yOffset=offset, color=colour)
     )
     points = table.mark_circle(size=95, opacity=0.95).encode(
         x=x, y=y, yOffset=offset, color=colour, tooltip=tips
@@ -82,12 +83,13 @@ def ablations(order: list[str], full: float, chance: float, floor: float) -> dic
     close = abs(full - chance) < 0.3 * (1 - floor)  # then the second word stands above the first
     rules = alt.Chart(alt.InlineData(marks))
     ground = rules.mark_rule(strokeDash=[3, 3], color="ink:--faint").encode(
-        x="at:Q", tooltip=tooltip(("what:N", "line"), ("at:Q", "accuracy", ".3f"))
+        x=alt.X("at:Q", scale=scale),
+        tooltip=tooltip(("what:N", "line"), ("at:Q", "accuracy", ".3f")),
     )
     words = [
         alt.Chart(alt.InlineData([mark]))
         .mark_text(align="center", baseline="bottom", dy=dy, fontSize=11, color="ink:--soft")
-        .encode(x="at:Q", y=alt.value(0), text="what:N")
+        .encode(x=alt.X("at:Q", scale=scale), y=alt.value(0), text="what:N")
         for mark, dy in zip(marks, (-4, -17 if close else -4))
     ]
     layers = alt.layer(ground, *words, span, points).properties(height=64 * len(order) + 20)

@@ -104,9 +104,9 @@ def _short(subject: Subject, sections: dict[str, Any]) -> list[dict[str, Any]]:
     if "Metadata_GradCAMO" in cells and len(cells):
         score = cells["Metadata_GradCAMO"]
         half, empty = float((score.dropna() > 0.5).mean()), float(score.isna().mean())
+        none = f"{empty:.1%} have an empty map and no score" if empty else "no map is empty"
         text = (
-            f"For {half:.0%} of the cells more than half of the attention lies on the cell itself; "
-            f"{empty:.1%} have an empty map and no score."
+            f"For {half:.0%} of the cells more than half of the attention lies on the cell itself"
         )
-        lines.append(head.line(text, warn=half < 0.5 or empty > 0.05))
+        lines.append(head.line(f"{text}; {none}.", warn=half < 0.5 or empty > 0.05))
     return lines + head.warnings(sections.get("controls", {}), sections["quarantine"]["count"])

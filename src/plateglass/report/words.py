@@ -8,6 +8,12 @@ from typing import Any
 from plateglass import __version__
 from plateglass.config import Config
 
+NORMALISED = {
+    "mad_robustize": "median and median absolute deviation",
+    "standardize": "mean and standard deviation",
+    "robustize": "median and interquartile range",
+}
+
 
 class _Citations:
     """Numbers references in the order in which the text cites them."""
@@ -117,11 +123,11 @@ def _profiles(config: Config, cite: _Citations) -> str:
         if config.features.classical
         else ""
     )
-    normal = config.aggregate.normalize.replace("_", " ")
+    normal = NORMALISED[config.aggregate.normalize]
     steps = _listed([step.replace("_", " ") for step in config.aggregate.select])
     return (
         f"{measured}Well profiles are medians over cells, normalised per plate to the negative "
-        f"controls ({normal}) and selected ({steps}) with pycytominer {cite('pycytominer')}."
+        f"controls ({normal}) and selected by {steps} with pycytominer {cite('pycytominer')}."
     )
 
 
