@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from plateglass.errors import DataError, PlateglassError
+from plateglass.errors import DataError
 from plateglass.ledger import Ledger, fingerprint, todo, write_atomically
 from plateglass.plan import PLATE_TABLES, damaged, marker
 from plateglass.project import Project, signatures
@@ -31,7 +31,8 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
         Something the user can mend; finished wells stay in the ledger.
     """
     done = marker(project, plate, stage, key)
-    for other in done.parent.glob(f"{plate}.{stage}.*"):
+    others = list(done.parent.glob(f"{plate}.{stage}.*"))
+    for other in others:
         other.unlink()
     job = Job(
         stage=stage,
@@ -50,7 +51,7 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
             render(project.plate(plate))
             left = []
         elif STAGES[stage].wells:
-            left = _wells(project, job)
+            left = _wells(project, job, cut_off=not others)
         else:
             left = _whole(project, job)
     finally:
@@ -82,7 +83,7 @@ def _note_cost(job: Job, seconds: float) -> None:
         file.write(json.dumps(cost) + "\n")
 
 
-def _wells(project: Project, job: Job) -> list[Path]:
+def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
     """A stage that works by the well. Returns what its marker vouches for."""
     stage, plate = job.stage, job.plate
     ledger = project.ledger(stage, plate)
@@ -93,15 +94,15 @@ def _wells(project: Project, job: Job) -> list[Path]:
         raw = signatures(listing(project.plate(plate), project.config))
     wants = project.wants(stage, plate, raw)
     if stage == "features":
-        units = project.units_wells(plate, project.ledger("ingest", plate).computed())
-        write_atomically(job.state / "units" / f"{plate}.json", json.dumps({"wells": units}))
-    full = project.config.run.verify == "full"
+        _freeze_units(project, plate)
+    # A job that was cut off may have left a well half rewritten whose line tells of before.
+    full = cut_off or project.config.run.verify == "full"
     lost = damaged(ledger, job.plate_dir, full) | _parts_lost(job, ledger)
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     wells = sorted(reasons.keys() - set(gone))
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
-    if wells or gone:
+    if wells or gone or stage == "ingest":  # ingest: channels may have other colours
         module = importlib.import_module(f"plateglass.stages.{stage}")
         if gone:
             module.remove(job, gone)
@@ -122,6 +123,16 @@ def _wells(project: Project, job: Job) -> list[Path]:
         ledger.compact()
     root = job.store / "zarr.json"
     return [root] if stage == "ingest" and root.exists() else []
+
+
+def _freeze_units(project: Project, plate: str) -> None:
+    """Remember units wells that were chosen by hash, so that a well more or less moves none."""
+    known = project.ledger("ingest", plate)
+    path = project.state / "units" / f"{plate}.json"
+    if project.negatives(plate, known):
+        path.unlink(missing_ok=True)
+    else:
+        write_atomically(path, json.dumps({"wells": project.units_wells(plate, known)}))
 
 
 def _record(job: Job, ledger: Ledger, parts: dict, result: Result) -> None:
@@ -177,6 +188,7 @@ def _train(project: Project, job: Job, module) -> list[Path]:
     """Train unless the model on disk is the one that the training wells would give."""
     key = project.train_key()
     files = ("model.json", "model.safetensors", "donors.safetensors")
+    files += ("history.parquet", "channels.parquet", "controls.parquet")
     whole = all((project.model_dir / name).exists() for name in files)
     if project.model_key() == key and whole:
         print("screen train: the model is the one these wells give")
@@ -184,11 +196,9 @@ def _train(project: Project, job: Job, module) -> list[Path]:
         from dataclasses import replace
 
         for plate in project.training_plates():
-            units = project.units_wells(plate, project.ledger("ingest", plate).computed())
-            write_atomically(job.state / "units" / f"{plate}.json", json.dumps({"wells": units}))
+            _freeze_units(project, plate)
         module.run(replace(job, model=key))
-    names = (*files, "history.parquet", "channels.parquet", "controls.parquet")
-    return [p for name in names if (p := project.model_dir / name).exists()]
+    return [project.model_dir / name for name in files]
 
 
 def keep(path: Path, kept: Path) -> None:
@@ -220,6 +230,3 @@ def quarantined(project: Project) -> list[tuple[str, str, str]]:
         for well, entry in sorted(project.ledger(stage.name, plate).items())
         if entry.get("quarantine")
     ]
-
-
-__all__ = ["PlateglassError", "keep", "quarantined", "run"]

@@ -195,7 +195,9 @@ class Plan:
             if stage == "attribute" and not project.has_model:
                 continue
             extra: Any = None
-            if stage == "features":
+            if stage == "ingest":  # no result, but viewers and reports paint by them
+                extra = {name: c.color for name, c in project.config.channels.items()}
+            elif stage == "features":
                 units = project.units_wells(plate, raw)
                 extra = [train_key, units, sorted(project.classed(plate))]
             key = fingerprint(stage, key, own(stage), extra)

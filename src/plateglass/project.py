@@ -55,8 +55,10 @@ class Project:
         return [p for p in self.names if self.plate(p).train and self.classed(p)]
 
     def classed(self, plate: str) -> dict[str, str]:
-        """Label by well, for the wells whose label is one of ``train.classes``."""
+        """Label by well, where it is one of ``train.classes`` (or of the applied model's)."""
         classes = self.config.train.classes
+        if self.config.train.model is not None:
+            classes = self._info().get("classes", ())
         return {w: label for w, label in self.labels(plate).items() if label in classes}
 
     @property
@@ -80,22 +82,24 @@ class Project:
 
     def model_key(self) -> str | None:
         """Key of the model on disk; None where there is none."""
+        return self._info().get("key")
+
+    def _info(self) -> dict[str, Any]:
         try:
-            return json.loads((self.model_dir / "model.json").read_text())["key"]
-        except (FileNotFoundError, KeyError, ValueError):
-            return None
+            return json.loads((self.model_dir / "model.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return {}
 
     # ------------------------------------------------------------------ plate units
     def units_wells(self, plate: str, wells: Iterable[str]) -> list[str]:
-        """The wells that a plate's units are made from, of those in ``wells``.
+        """The wells that a plate's units are chosen to be made from, of those in ``wells``.
 
         The negative controls; without any, 24 wells chosen by a hash of their names, frozen in
-        ``units/<plate>.json`` by the first job that used them.
+        ``units/<plate>.json`` by the first job that used them. Whether they can be read plays no
+        part, so that the plan, which cannot know, chooses as the jobs do.
         """
         wells = set(wells)
-        negative = self.config.platemap.negative
-        controls = sorted(w for w, lab in self.labels(plate).items() if lab == negative)
-        if controls := [w for w in controls if w in wells]:
+        if controls := self.negatives(plate, wells):
             return controls
         try:
             frozen = json.loads((self.state / "units" / f"{plate}.json").read_text())["wells"]
@@ -104,12 +108,24 @@ class Project:
         kept = [well for well in frozen if well in wells]
         if kept and len(kept) == len(frozen):
             return kept
-        return sorted(sorted(wells, key=lambda w: fingerprint("units", w))[:UNITS_WELLS])
+        return _by_hash(wells)
+
+    def negatives(self, plate: str, wells: Iterable[str]) -> list[str]:
+        """The negative controls among ``wells``, sorted."""
+        labels, negative = self.labels(plate), self.config.platemap.negative
+        return sorted(well for well in wells if labels.get(well) == negative)
+
+    def units_made_from(self, plate: str) -> list[str]:
+        """The units wells that can be read; where none of them can, others by hash."""
+        ingest = self.ledger("ingest", plate)
+        computed = ingest.computed()
+        chosen = [well for well in self.units_wells(plate, ingest) if well in computed]
+        return chosen or _by_hash(computed)
 
     def units_key(self, plate: str) -> str:
         """Content key of a plate's units: the wells' names and what ingest made of them."""
-        ingest = self.ledger("ingest", plate).computed()
-        return fingerprint([(w, ingest[w]["key"]) for w in self.units_wells(plate, ingest)])
+        ingest = self.ledger("ingest", plate)
+        return fingerprint([(w, ingest[w]["key"]) for w in self.units_made_from(plate)])
 
     # ------------------------------------------------------------------ what results are made from
     def own(self, stage: str) -> dict[str, Any]:
@@ -182,6 +198,12 @@ class Project:
                     f"train.model: {config.train.model} holds no model.json; "
                     "give the folder that a run wrote to results/screen/model"
                 )
+            own, theirs = config.channel_names, tuple(self._info().get("channels", ()))
+            if own != theirs:
+                raise UserError(
+                    f"train.model: {config.train.model} sees the channels {', '.join(theirs)}; name "
+                    f"the channels of the settings so (they are {', '.join(own)}), by what they stain"
+                )
             return
         trained = [p for p in self.names if self.plate(p).train]
         if not trained or not config.train.classes:
@@ -200,6 +222,10 @@ class Project:
                     f"hold wells out; labels in column {config.platemap.label!r} of the training "
                     f"plates: {', '.join(seen) or 'none'}"
                 )
+
+
+def _by_hash(wells: Iterable[str]) -> list[str]:
+    return sorted(sorted(wells, key=lambda w: fingerprint("units", w))[:UNITS_WELLS])
 
 
 def signatures(listing: Any) -> dict[str, str]:

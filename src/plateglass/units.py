@@ -54,7 +54,7 @@ def plate_units(job: Job, plate: str | None = None) -> Units:
     """
     job = job if plate is None else job.of(plate)
     project = Project.read(job.config)
-    wells = project.units_wells(job.plate, project.ledger("ingest", job.plate).computed())
+    wells = project.units_made_from(job.plate)
     parts = [pd.read_parquet(job.part("ingest", well)) for well in wells]
     sites = pd.concat(parts) if parts else pd.DataFrame()
     if sites.empty:

@@ -1,5 +1,7 @@
 """aggregate: from parts written by hand to tables whose every value can be told."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,6 +38,11 @@ class Plate:
             "channels": {"DNA": {"match": "2"}, "GFP": {"match": "1"}},
             "segment": {"nuclei": {"channel": "DNA"}},
         }
+        if model:
+            (folder / "model").mkdir()
+            info = {"key": "m", "channels": ["DNA", "GFP"], "classes": []}
+            (folder / "model/model.json").write_text(json.dumps(info))
+            settings["train"] = {"model": "model"}
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         self.project = Project.read(config.read(folder / "config.yaml"))
         for name in names:
@@ -211,6 +218,30 @@ def test_without_a_model_there_is_no_column_of_one(tmp_path):
     assert columns[-1] == "Metadata_batch"
     assert infer_cp_features(found["cells"]) == FEATURES
     assert not [c for c in found["wells"] if "Share" in c or "GradCAMO" in c]
+
+
+def test_parts_that_no_ledger_vouches_for_stay_out(tmp_path):
+    """What attribute and segment left of an earlier run, of a well that they refuse now."""
+    plate = Plate(tmp_path)
+    for stage in ("segment", "attribute"):
+        plate.project.ledger(stage, "P1").add("A01", parts={}, key=None, quarantine="no more")
+    found = plate.run()
+    cells = found["cells"].set_index("Metadata_Well")
+    assert cells.loc["A01", "Metadata_PCIM_Enrichment"].isna().all()
+    assert cells.loc["A02", "Metadata_PCIM_Enrichment"].notna().any()
+    sites = found["sites"].set_index("Metadata_Well")
+    assert sites.loc["A01", "Count_Cells"].isna().all()
+    assert sites.loc["A02", "Count_Cells"].tolist() == [6, 5]
+
+
+def test_without_a_model_an_older_ones_maps_are_no_columns(tmp_path):
+    plate = Plate(tmp_path, model=False)
+    rows = pd.DataFrame(
+        {"Metadata_Site": [1], "Metadata_Cell": [1], "Metadata_PCIM_Enrichment": [2.0]}
+    )
+    tables.write(plate.job("P1").part("attribute", "A01"), rows)
+    plate.project.ledger("attribute", "P1").add("A01", parts={}, key="k", files={})
+    assert "Metadata_PCIM_Enrichment" not in plate.run()["cells"]
 
 
 def test_a_plate_without_any_cell(tmp_path):

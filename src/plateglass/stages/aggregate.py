@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plateglass import tables
+from plateglass.errors import DataError
 from plateglass.measure.names import CELL, features_of, ordered, platemap_column
 from plateglass.measure.profiles import normalized_wells, of_wells, selected
 from plateglass.plates import well_order
@@ -30,14 +31,15 @@ def run_plate(job: Job) -> None:
     provenance = project.provenance()
     wells = sorted(project.ledger("features", job.plate).computed(), key=well_order)
     platemap = platemap_columns(project.maps[job.plate])
-    schema = _schema(job, wells, platemap)
+    left = _left(project, job.plate)
+    schema = _schema(job, wells, platemap, left)
     profiles: list[pd.DataFrame] = []
 
     def cells() -> Iterator[pd.DataFrame]:
         """Some wells at a time: columns by the hundred make every frame cost, however short."""
         waiting: list[pd.DataFrame] = []
         for done, well in enumerate(wells, 1):
-            waiting.append(_cells(job, well, platemap))
+            waiting.append(_cells(job, well, platemap, left))
             if done == len(wells) or sum(map(len, waiting)) >= TOGETHER:
                 profiles.append(of_wells(together := pd.concat(waiting, ignore_index=True)))
                 yield together
@@ -63,7 +65,9 @@ def run_screen(job: Job) -> None:
     """Write ``screen/wells_selected``: the normalised wells of all plates with one feature set."""
     project = Project.read(job.config)
     paths = [job.results / plate / "wells_normalized.parquet" for plate in project.names]
-    paths = [path for path in paths if path.exists()]  # a refused plate has none
+    paths = [path for path in paths if path.exists()]  # a refused plate may have none
+    if not paths:
+        raise DataError("no plate has a table yet; see the plates' own messages")
     schema = tables.unite(pq.read_schema(path) for path in paths)
     together = pd.concat([tables.read(path) for path in paths], ignore_index=True)
     chosen = selected(together, list(job.config.aggregate.select))
@@ -93,27 +97,29 @@ def platemap_columns(rows: dict[str, dict[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(found, index=table.index)
 
 
-def _parts(job: Job, well: str) -> list[str]:
-    """The stages that left rows of this well's cells."""
-    stages = ("segment", "features", "attribute")
-    return [stage for stage in stages if job.part(stage, well).exists()]
+def _left(project: Project, plate: str) -> dict[str, set[str]]:
+    """Stage → wells whose cells it left rows of, by its ledger: a part may be older than that."""
+    stages = ["segment", "features", *(["attribute"] if project.has_model else [])]
+    return {stage: set(project.ledger(stage, plate).computed()) for stage in stages}
 
 
-def _schema(job: Job, wells: list[str], platemap: pd.DataFrame) -> pa.Schema:
+def _schema(
+    job: Job, wells: list[str], platemap: pd.DataFrame, left: dict[str, set[str]]
+) -> pa.Schema:
     """Columns and types of ``cells``: of all wells' parts, so that no well decides them."""
     place = {"Metadata_Plate": [""], "Metadata_Well": [""]}
     schemas = [tables.schema_of(pd.DataFrame(place)), tables.schema_of(platemap)]
     for well in wells:
-        schemas += [pq.read_schema(job.part(stage, well)) for stage in _parts(job, well)]
+        schemas += [pq.read_schema(job.part(s, well)) for s, done in left.items() if well in done]
     schema = tables.unite(schemas)
     return tables.only(schema, ordered(schema.names, list(platemap.columns)))
 
 
-def _cells(job: Job, well: str, platemap: pd.DataFrame) -> pd.DataFrame:
+def _cells(job: Job, well: str, platemap: pd.DataFrame, left: dict[str, set[str]]) -> pd.DataFrame:
     """One well's cells: the parts of its stages side by side, by site and number."""
     parts: list[pd.DataFrame] = []
     seen: set[str] = set()
-    for stage in _parts(job, well):
+    for stage in (stage for stage, done in left.items() if well in done):
         part = tables.read(job.part(stage, well))
         part = part[[c for c in part.columns if c in CELL or c not in seen]]
         seen |= set(part.columns)
@@ -172,12 +178,13 @@ def _quarantine(project: Project, plate: str) -> dict[str, str]:
 def _sites(project: Project, job: Job, quarantine: dict[str, str]) -> pd.DataFrame:
     """Every site: what ingest and segment found, and why one is left out."""
     rows: list[pd.DataFrame] = []
+    segmented = project.ledger("segment", job.plate).computed()
     for well in sorted(project.ledger("ingest", job.plate), key=well_order):
         frame = pd.DataFrame({"Metadata_Site": pd.Series([None], dtype="Int64")})
         if job.part("ingest", well).exists():
             frame = tables.read(job.part("ingest", well))
             counts = job.part("segment", well).with_suffix(".sites.parquet")
-            if counts.exists():
+            if well in segmented and counts.exists():
                 found = tables.read(counts)
                 found = found[[c for c in found if c == "Metadata_Site" or c not in frame]]
                 frame = frame.merge(found, "left", "Metadata_Site", validate="1:1")
