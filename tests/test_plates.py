@@ -47,7 +47,8 @@ def test_a_sheet(settings, tmp_path):
         None,
         False,
     )
-    assert plates.labels(one, config) == {"A01": "negative_control"}
+    wells = {"A01": {"role": "negative_control"}, "B02": {"role": ""}}
+    assert plates.read_platemap(one, config) == wells
     assert plates.read_platemap(two, config) == {}
 
 

@@ -54,7 +54,7 @@ def test_the_run_shows_progress_and_where_to_look(finished):
 
 
 def test_a_truncated_image_is_quarantined_and_named(finished):
-    assert "1 well(s) in quarantine" in finished.said
+    assert "1 well(s) or site(s) in quarantine" in finished.said
     assert "P2 B02" in finished.said and "P2_B02_s1_Marker.tif" in finished.said
     tables = finished.tables()
     assert "B02" not in set(tables["P2/cells.parquet"]["Metadata_Well"])

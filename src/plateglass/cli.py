@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"plateglass {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("schema", help="print the JSON schema of the settings, for editors")
-    status = commands.add_parser("status", help="what is done, to do and in quarantine")
+    status = commands.add_parser("status", help="what is to do, and what is in quarantine")
     status.add_argument("--config", default="config/config.yaml", type=Path)
     for name in ("demo", *STAGES):
         stage = commands.add_parser(name, help=f"run {name} of one plate, as Snakemake's jobs do")
@@ -57,12 +57,14 @@ def main(argv: list[str] | None = None) -> int:
 
             print(json.dumps(schema(), indent=2))
         elif args.command == "status":
+            from plateglass.jobs import quarantined
             from plateglass.plan import Plan
 
             plan = Plan(_project(args.config))
-            for plate, stage in plan.reasons:
-                print(f"{plate} {stage}: {plan.why(plate, stage)}")
-            print("\n".join([*plan.notes, *plan.refused.values()]) or "nothing else to say")
+            lines = [f"to do: {pair[0]} {pair[1]}: {plan.why(*pair)}" for pair in plan.reasons]
+            left_out = quarantined(plan.project)
+            lines += [f"in quarantine: {plate} {well}: {why}" for plate, well, why in left_out]
+            print("\n".join([*lines, *plan.notes, *plan.refused.values()]) or "all is done")
         else:
             _job(args)
     except PlateglassError as error:

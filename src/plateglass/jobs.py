@@ -143,6 +143,8 @@ def _record(job: Job, ledger: Ledger, parts: dict, result: Result) -> None:
         key = fingerprint(job.stage, made_from)
         same = job.known.get(result.well) == key
         entry = {"parts": parts, "key": key, "files": result.stored}
+        if result.left_out:
+            entry["left_out"] = list(result.left_out)
         print(f"{result.well} {'unchanged' if same else 'done'} {json.dumps(result.counts)}")
     else:
         entry = {"parts": parts, "key": None, "files": result.stored or {}}
@@ -217,16 +219,17 @@ def _strict(project: Project) -> None:
     reasons = quarantined(project)
     if reasons:
         lines = "\n".join(f"  {plate} {well}: {why}" for plate, well, why in reasons)
-        raise DataError(f"run.strict: {len(reasons)} well(s) in quarantine:\n{lines}")
+        raise DataError(f"run.strict: {len(reasons)} well(s) or site(s) in quarantine:\n{lines}")
 
 
 def quarantined(project: Project) -> list[tuple[str, str, str]]:
-    """(plate, well, reason) of all wells without a result, over all stages."""
+    """(plate, well, reason) of all wells without a result and of sites left out, over all stages."""
     return [
-        (plate, well, entry["quarantine"])
+        (plate, well, why)
         for plate in project.names
         for stage in STAGES.values()
         if stage.wells
         for well, entry in sorted(project.ledger(stage.name, plate).items())
-        if entry.get("quarantine")
+        for why in [entry.get("quarantine"), *entry.get("left_out", ())]
+        if why
     ]

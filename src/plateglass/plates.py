@@ -15,7 +15,7 @@ _WELL = re.compile(r"([A-Z]|A[A-F])0*([1-9]\d?)")
 
 @dataclass(frozen=True)
 class Plate:
-    """A row of the sheet: ``path`` holds the raw files, ``wells`` the platemap's rows by well."""
+    """A row of the sheet: ``path`` holds the raw files, ``platemap`` says what is in which well."""
 
     name: str
     path: Path
@@ -117,12 +117,6 @@ def read_platemap(plate: Plate, config: Config) -> dict[str, dict[str, str]]:
             raise UserError(f"plate {plate.name}: {plate.platemap}, line {line}: {well} again")
         wells[well] = {k: v for k, v in row.items() if k != wanted.well}
     return wells
-
-
-def labels(plate: Plate, config: Config) -> dict[str, str]:
-    """Label by well, for the wells of a plate's platemap that have one."""
-    column = config.platemap.label
-    return {w: row[column] for w, row in read_platemap(plate, config).items() if row[column]}
 
 
 def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:

@@ -23,7 +23,7 @@ class Job:
     """One stage of one plate (or of the screen). Picklable: workers get a copy.
 
     ``known`` maps the wells already in the ledger to their content keys, ``model`` is the model's
-    key where there is one, ``roles`` maps each labelled well to its label.
+    key where there is one.
     """
 
     stage: str
@@ -91,12 +91,13 @@ class Result:
 
     ``content`` replaces the input in the well's key where pixels decide (ingest); ``files`` are the
     paths it left; ``counts`` are figures for the log, such as planes read; ``quarantine`` is the
-    reason why there is no result.
+    reason why there is no result, ``left_out`` are those of sites without which there is one.
     """
 
     well: str
     content: str | None = None
     quarantine: str | None = None
+    left_out: Sequence[str] = ()
     files: Sequence[Path] = ()
     counts: dict[str, int] = field(default_factory=dict)
     stored: dict[str, tuple[int, str]] | None = None

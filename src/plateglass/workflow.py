@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plateglass import config as settings
-from plateglass.errors import PlateglassError
+from plateglass.errors import PlateglassError, UserError
 from plateglass.ledger import fingerprint
 from plateglass.plan import PLATE_TABLES, Plan
 from plateglass.project import Project
@@ -33,8 +33,8 @@ class Workflow:
     restore = RESTORE  # a shell function and its call
 
     def __init__(self, workflow: Any, config: dict):
-        file = self._file(workflow)
         try:
+            file = self._file(workflow)
             self.config = settings.read(file)
             self.project = Project.read(self.config)
             self.plan = Plan(self.project) if workflow.is_main_process else None
@@ -126,7 +126,9 @@ class Workflow:
             return
         lines = ["", "Done. Where to look:", f"  report   {self.results}/screen/report.html"]
         lines += [f"           {self.results}/{plate}/report.html" for plate in plates]
-        lines += [f"  tables   {self.results}/<plate>/cells.parquet, sites, wells, wells_normalized"]
+        lines += [
+            f"  tables   {self.results}/<plate>/cells.parquet, sites, wells, wells_normalized"
+        ]
         lines += [f"           {self.results}/screen/wells_selected.parquet"]
         try:
             figures = json.loads((self.project.state / "summary.json").read_text())
@@ -134,7 +136,7 @@ class Workflow:
             figures = {}
         lines += [f"  {name:<28} {value}" for name, value in figures.items()]
         if left_out := quarantined(self.project):
-            lines.append(f"  {len(left_out)} well(s) in quarantine:")
+            lines.append(f"  {len(left_out)} well(s) or site(s) in quarantine:")
             lines += [f"    {plate} {well}: {why}" for plate, well, why in left_out[:10]]
         print("\n".join(lines), file=sys.stderr)
 
@@ -150,8 +152,13 @@ class Workflow:
     def _file(workflow: Any) -> Path:
         """The one YAML of this run: ``--configfile``, else the Snakefile's."""
         files = workflow.configfiles
-        given = workflow.config_settings.configfiles or []
-        return Path((list(given) or list(files))[-1])
+        given = list(workflow.config_settings.configfiles or [])
+        if len(given) > 1 or workflow.config_settings.config:
+            raise UserError(
+                "a run's settings are one file: write what --config says, or a further --configfile, "
+                "into a copy of it"
+            )
+        return Path((given or list(files))[-1])
 
     @staticmethod
     def _stop(error: PlateglassError) -> None:

@@ -72,7 +72,7 @@ def one_well(job: Job, well: str, usual: tiff.Format) -> Result:
         return Result(well, quarantine=_reason(reasons), counts=counts)
     store.write_well(job.store, well, kept)
     content = hashlib.blake2b(repr(kept).encode(), digest_size=12).hexdigest()
-    return Result(well, content=content, counts=counts, stored=_stored(job, well))
+    return Result(well, content=content, left_out=reasons, counts=counts, stored=_stored(job, well))
 
 
 def remove(job: Job, wells: list[str]) -> None:
