@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from plateglass import crops, store, tables
+from plateglass.errors import DataError
 from plateglass.explain.gradcam import gradcam_from_parts, gradcamo_score, upsample
 from plateglass.measure import classical
 from plateglass.models import device
@@ -41,6 +42,8 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
     units = plate_units(job)
     model = load_model(job.model_dir) if job.model else None
     size = model.info["crop"]["px"] if model else 0
+    if model:
+        _same_scale(job, model, wells[0])
     prepared = each(job, prepare, wells, units=units, size=size)
     if model is None:
         for well in prepared:
@@ -50,6 +53,16 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
                 yield _write(job, well.well, well.rows, None, {"cells": len(well.rows)})
         return
     yield from _through(job, model, prepared)
+
+
+def _same_scale(job: Job, model: Model, well: str) -> None:
+    """DataError where a pixel is not as large as those that the model was trained on."""
+    here, there = store.pixel_size(job.store, well)[0], model.info["crop"]["um_per_px"]
+    if abs(here / there - 1) > 0.05:
+        raise DataError(
+            f"plate {job.plate}: {here:g} µm a pixel, but the model was trained at {there:g}; train "
+            "on a plate of this scale, or correct ingest.pixel_size_um"
+        )
 
 
 def _through(job: Job, model: Model, prepared: Iterator) -> Iterator[Result]:

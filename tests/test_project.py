@@ -1,0 +1,74 @@
+import json
+
+import pytest
+import yaml
+
+from plateglass import config
+from plateglass.errors import UserError
+from plateglass.project import Project
+
+
+@pytest.fixture
+def read(tmp_path):
+    def make(roles, **train):
+        (tmp_path / "map.csv").write_text("well,role\n" + "".join(f"{w},{r}\n" for w, r in roles))
+        (tmp_path / "plates.csv").write_text("plate,path,platemap,train\nP1,raw,map.csv,yes\n")
+        settings = {
+            "plates": "plates.csv",
+            "results": "results",
+            "channels": {"DNA": {"match": "1"}},
+            "segment": {"nuclei": {"channel": "DNA"}},
+            "train": train,
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+        return Project.read(config.read(tmp_path / "config.yaml"))
+
+    return make
+
+
+CONTROLS = [("A01", "negative_control"), ("A02", "negative_control"), ("A03", "active")]
+
+
+def test_a_class_of_one_well_is_refused_with_the_labels_there_are(read):
+    with pytest.raises(UserError) as refused:
+        read(CONTROLS, classes=["negative_control", "active"])
+    said = str(refused.value)
+    assert "'active' has 1 training well(s), 2 are needed" in said
+    assert "active, negative_control" in said
+
+
+def test_a_saved_model_must_be_there_and_know_the_channels(read, tmp_path):
+    with pytest.raises(UserError, match=r"saved holds no model\.json"):
+        read(CONTROLS, model="saved")
+    (tmp_path / "saved").mkdir()
+    info = {"key": "k", "channels": ["GFP"], "classes": ["negative_control", "active"]}
+    (tmp_path / "saved/model.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match="sees the channels GFP"):
+        read(CONTROLS, model="saved")
+    (tmp_path / "saved/model.json").write_text(json.dumps(info | {"channels": ["DNA"]}))
+    project = read(CONTROLS, model="saved")
+    assert (project.trains, project.has_model, project.model_key()) == (False, True, "k")
+    assert set(project.classed("P1")) == {"A01", "A02", "A03"}
+
+
+def test_units_come_from_negative_controls_else_from_wells_chosen_by_hash(read):
+    wells = [f"{row}{column:02d}" for row in "ABCD" for column in range(1, 13)]
+    assert read(CONTROLS).units_wells("P1", wells) == ["A01", "A02"]
+    project = read([])
+    chosen = project.units_wells("P1", wells)
+    assert len(chosen) == 24 and chosen == project.units_wells("P1", reversed(wells))
+    # what is frozen stays, whatever wells come
+    (project.state / "units").mkdir(parents=True)
+    (project.state / "units/P1.json").write_text(json.dumps({"wells": chosen}))
+    assert project.units_wells("P1", [*wells, "H01", "H02"]) == chosen
+
+
+def test_units_wells_that_cannot_be_read_are_passed_over(read):
+    project = read(CONTROLS)
+    ledger = project.ledger("ingest", "P1")
+    ledger.add("A01", parts={}, key=None, quarantine="torn")
+    ledger.add("A02", parts={}, key="k2")
+    ledger.add("A03", parts={}, key="k3")
+    assert project.units_made_from("P1") == ["A02"]
+    ledger.add("A02", parts={}, key=None, quarantine="torn")
+    assert project.units_made_from("P1") == ["A03"]
