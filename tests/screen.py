@@ -35,6 +35,7 @@ class Screen:
     def __init__(self, folder: Path, train: bool = True, **settings):
         self.folder = folder
         self.results = folder / "results"
+        self.counts: dict[tuple[str, str, str], dict[str, int]] = {}
         self.specs = {
             "P1": synthetic.tiny("P1", wells=WELLS, seed=11),
             "P2": synthetic.tiny("P2", wells=WELLS, seed=12),
@@ -85,6 +86,7 @@ class Screen:
 
         def note(job, ledger, parts, result):
             ran.append((job.plate, job.stage, result.well))
+            self.counts[job.plate, job.stage, result.well] = result.counts
             record(job, ledger, parts, result)
 
         def trained(name):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from screen import Screen, assert_same
+from screen import WELLS, Screen, assert_same
 
 WELL_STAGES = ("ingest", "segment", "features", "attribute")
 ENDS = {(p, s, "") for p in ("P1", "P2", "screen") for s in ("aggregate", "report")}
@@ -47,6 +47,47 @@ def from_scratch(screen, folder):
 
 
 def test_nothing_changed_or_moved_then_nothing_runs(screen):
+    assert screen.plan().reasons == {}
+
+
+def test_each_plane_is_read_once_and_each_cell_passes_as_often_as_asked(finished):
+    cells = finished.tables()["P2/cells.parquet"].groupby("Metadata_Well").size()
+    for well in WELLS:
+        assert finished.counts["P2", "ingest", well]["planes_read"] == 3  # one a channel
+        controls = 2 + 3 + 2  # erased twice, each channel shuffled, background, permuted
+        passes = 1 + 8 + controls * (WELLS[well].role != "treatment")
+        assert finished.counts["P2", "features", well]["passes"] == passes * cells[well]
+
+
+def test_training_wells_are_judged_out_of_fold_and_share_the_final_embedding(finished):
+    tables = finished.tables()
+    trained, other = tables["P1/cells.parquet"], tables["P2/cells.parquet"]
+    with_fold = set(trained.loc[trained.Metadata_Fold.notna(), "Metadata_Well"])
+    assert with_fold == {w for w, spec in WELLS.items() if spec.role != "treatment"}
+    assert other.Metadata_Fold.isna().all()
+    assert set(trained.Metadata_Fold.dropna()) == {0, 1}
+    for cells in (trained, other):
+        labelled = cells.Metadata_role != "treatment"
+        assert (cells.Metadata_Class_Erased.notna() == labelled).all()
+        assert cells.filter(like="Cells_Embedding_").notna().all(axis=None)
+        assert cells.Metadata_GradCAMO.dropna().between(0, 1).all()
+        assert cells.Metadata_Reliance.between(0, 1).all()
+
+
+def test_without_a_training_plate_there_are_classical_profiles_and_a_report_that_says_why(tmp_path):
+    screen = Screen(tmp_path, train=False)
+    ran = screen.run()
+    assert {stage for _, stage, _ in ran} == {
+        "ingest",
+        "segment",
+        "features",
+        "aggregate",
+        "report",
+    }
+    cells = screen.tables()["P1/cells.parquet"]
+    assert "Metadata_Class" not in cells and not list(cells.filter(like="Cells_Embedding_"))
+    assert cells["Nuclei_AreaShape_Area"].gt(0).all()
+    assert "no network was trained" in (screen.results / "P1/report.html").read_text()
     assert screen.plan().reasons == {}
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from plateglass.errors import DataError
 from plateglass.ledger import Ledger, fingerprint, todo, write_atomically
 from plateglass.plan import PLATE_TABLES, damaged, marker
-from plateglass.project import Project, signatures
+from plateglass.project import Project
+from plateglass.raw import scan
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result
 
@@ -89,9 +90,10 @@ def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
     ledger = project.ledger(stage, plate)
     raw = None
     if stage == "ingest":
-        from plateglass.layouts import listing
-
-        raw = signatures(listing(project.plate(plate), project.config))
+        found = scan(project, plate)
+        if found.doubt:
+            raise DataError(found.doubt)
+        raw = found.wells
     wants = project.wants(stage, plate, raw)
     if stage == "features":
         _freeze_units(project, plate)
@@ -181,8 +183,8 @@ def _whole(project: Project, job: Job) -> list[Path]:
         names = ["report.html"]
     for name in names:
         keep(job.plate_dir / name, tables / name)
-    if job.stage == "report" and job.plate == SCREEN and project.config.run.strict:
-        _strict(project)
+    if job.stage == "report" and job.plate == SCREEN:
+        hold_to_strict(project)
     return [job.plate_dir / name for name in names]
 
 
@@ -214,9 +216,9 @@ def keep(path: Path, kept: Path) -> None:
     temporary.replace(kept)
 
 
-def _strict(project: Project) -> None:
-    """``run.strict``: everything is done and shown, and the run still fails."""
-    reasons = quarantined(project)
+def hold_to_strict(project: Project) -> None:
+    """``run.strict``: where everything is done and shown, quarantine still fails the run."""
+    reasons = quarantined(project) if project.config.run.strict else []
     if reasons:
         lines = "\n".join(f"  {plate} {well}: {why}" for plate, well, why in reasons)
         raise DataError(f"run.strict: {len(reasons)} well(s) or site(s) in quarantine:\n{lines}")

@@ -15,7 +15,8 @@ from typing import Any
 
 from plateglass.errors import PlateglassError, SetupError, UserError
 from plateglass.ledger import Ledger, digest, fingerprint, todo
-from plateglass.project import Project, signatures
+from plateglass.project import Project
+from plateglass.raw import scan
 from plateglass.stages import SCREEN, STAGES
 
 ROOM = 1.5  # bytes of a store for a byte of raw images, generously
@@ -60,41 +61,19 @@ class Plan:
 
     # ------------------------------------------------------------------ the raw plates
     def _scan(self) -> None:
-        from plateglass.layouts import listing
-
-        config, problems = self.project.config, []
+        problems = []
         for name in self.project.names:
-            known = {
-                well: entry["parts"]["in"]
-                for well, entry in self.project.ledger("ingest", name).items()
-            }
             try:
-                found = listing(self.project.plate(name), config)
-                now = signatures(found)
-                self._demo(name)
+                found = scan(self.project, name)
             except PlateglassError as error:
-                if not known:
-                    problems.append(str(error))
-                elif config.run.missing_raw == "keep":
-                    self.raw[name] = known
-                else:
-                    self.raw[name], self.refused[name] = known, str(error)
+                problems.append(str(error))
                 continue
-            gone = known.keys() - now.keys()
-            if known and 2 * len(gone) > len(known) and name not in config.run.accept_removed:
-                self.raw[name] = known
-                if config.run.missing_raw != "keep":
-                    self.refused[name] = (
-                        f"plate {name}: {len(gone)} of {len(known)} known wells have no image in "
-                        f"{self.project.plate(name).path}; nothing was touched. Mend the folder, or "
-                        f"set run.missing_raw: keep, or run.accept_removed: [{name}]"
-                    )
+            self.raw[name], self._bytes[name] = found.wells, found.bytes
+            if found.doubt:
+                self.refused[name] = found.doubt
                 continue
-            self.raw[name] = now
-            self._bytes[name] = {
-                well: sum(size for _, size, *_ in files) for well, files in found.wells.items()
-            }
-            if absent := sorted(self.project.maps[name].keys() - now.keys()):
+            self._demo(name)
+            if absent := sorted(self.project.maps[name].keys() - found.wells.keys()):
                 self.notes.append(
                     f"plate {name}: the platemap names {len(absent)} well(s) without images: "
                     f"{_some(absent)}"

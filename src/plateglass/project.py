@@ -228,11 +228,6 @@ def _by_hash(wells: Iterable[str]) -> list[str]:
     return sorted(sorted(wells, key=lambda w: fingerprint("units", w))[:UNITS_WELLS])
 
 
-def signatures(listing: Any) -> dict[str, str]:
-    """Well → fingerprint of its files' names, sizes and times; no path, so a move is no change."""
-    return {well: fingerprint(sorted(files)) for well, files in listing.wells.items()}
-
-
 def check_identifiers(plate: str) -> str:
     """A plate's name as a job got it from the command line; guards paths made from it."""
     from plateglass.config import NAME

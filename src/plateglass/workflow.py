@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plateglass import config as settings
+from plateglass import jobs
 from plateglass.errors import PlateglassError, UserError
 from plateglass.ledger import fingerprint
 from plateglass.plan import PLATE_TABLES, Plan
@@ -38,6 +39,8 @@ class Workflow:
             self.config = settings.read(file)
             self.project = Project.read(self.config)
             self.plan = Plan(self.project) if workflow.is_main_process else None
+            if self.plan is not None and not self.plan.reasons:
+                jobs.hold_to_strict(self.project)  # else a finished run would pass in silence
         except PlateglassError as error:
             self._stop(error)
         here = os.path.relpath(self.config.results)
@@ -118,8 +121,6 @@ class Workflow:
     # ------------------------------------------------------------------ last words
     def say_where_to_look(self) -> None:
         """After a run: the paths, and the few figures that matter."""
-        from plateglass.jobs import quarantined
-
         results = self.config.results
         plates = [p for p in self.project.names if (results / p / "report.html").exists()]
         if not plates or self.plan is None:  # --until an earlier stage, or a job of its own
@@ -135,7 +136,7 @@ class Workflow:
         except (OSError, ValueError):
             figures = {}
         lines += [f"  {name:<28} {value}" for name, value in figures.items()]
-        if left_out := quarantined(self.project):
+        if left_out := jobs.quarantined(self.project):
             lines.append(f"  {len(left_out)} well(s) or site(s) in quarantine:")
             lines += [f"    {plate} {well}: {why}" for plate, well, why in left_out[:10]]
         print("\n".join(lines), file=sys.stderr)

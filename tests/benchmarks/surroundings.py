@@ -71,7 +71,8 @@ def main() -> None:
                 job.config.train.model_dump() | changes_of(job, changes)
             )
             rows.append({"variant": name, **row(settings, pool, treated, given.folds)})
-            print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.3f"))
+            last = pd.DataFrame(rows[-1:])
+            print(last.to_string(index=False, header=len(rows) == 1, float_format="%.3f"))
             if given.json:
                 given.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -63,6 +63,7 @@ def run(job: Job) -> None:
     folder = job.results / "screen" / "model"
     provenance = {**Project.read(job.config).provenance(), "model": key}
     rows = [row for t in trained.values() for row in t.history]
+    (folder / "model.json").unlink(missing_ok=True)  # an old model never stands beside new tables
     tables.write(folder / "history.parquet", pd.DataFrame(rows), provenance)
     channels = channel_table(info, pool, cells, alone)
     tables.write(folder / "channels.parquet", channels, provenance)

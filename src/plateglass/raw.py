@@ -1,0 +1,58 @@
+"""What lies in a plate's folder, and whether it can be trusted: asked by the plan and by ingest."""
+
+from dataclasses import dataclass, field
+
+from plateglass.errors import PlateglassError
+from plateglass.layouts import Listing, listing
+from plateglass.ledger import fingerprint
+from plateglass.project import Project
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Signature and bytes of each well's files; ``doubt`` says why nothing may be dropped by them."""
+
+    wells: dict[str, str]
+    bytes: dict[str, int] = field(default_factory=dict)
+    doubt: str | None = None
+
+
+def signatures(found: Listing) -> dict[str, str]:
+    """Well → fingerprint of its files' names, sizes and times; no path, so a move is no change."""
+    return {well: fingerprint(sorted(files)) for well, files in found.wells.items()}
+
+
+def scan(project: Project, plate: str) -> Raw:
+    """Look into a plate's folder.
+
+    A plate that was ingested before and has lost its folder, or most of its wells, is doubted: its
+    wells are told as they were. ``run.missing_raw: keep`` takes that for intended, and
+    ``run.accept_removed`` that the wells are gone.
+
+    Raises
+    ------
+    PlateglassError
+        A plate never seen before, or the settings of ingest are new: the mistake is in there.
+    """
+    run, folder = project.config.run, project.plate(plate).path
+    ledger = project.ledger("ingest", plate)
+    known = {well: entry["parts"]["in"] for well, entry in ledger.items()}
+    keep = run.missing_raw == "keep"
+    try:
+        found = listing(project.plate(plate), project.config)
+    except PlateglassError as error:
+        own = project.own("ingest")["params"]
+        if known and (keep or any(e["parts"]["params"] == own for e in ledger.values())):
+            return Raw(known, doubt=None if keep else str(error))
+        raise
+    now = signatures(found)
+    gone = known.keys() - now.keys()
+    if known and 2 * len(gone) > len(known) and plate not in run.accept_removed:
+        doubt = (
+            f"plate {plate}: {len(gone)} of {len(known)} known wells have no image in {folder}; "
+            "nothing was touched. Mend the folder, or set run.missing_raw: keep, or "
+            f"run.accept_removed: [{plate}]"
+        )
+        return Raw(known, doubt=None if keep else doubt)
+    sizes = {well: sum(size for _, size, *_ in files) for well, files in found.wells.items()}
+    return Raw(now, sizes)
