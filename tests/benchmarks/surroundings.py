@@ -52,7 +52,9 @@ VARIANTS = {
 
 def main() -> None:
     """Segment rows A–D, train each variant, print its row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--real-data", type=Path, required=True)
     parser.add_argument("--results", type=Path, help="a run of config/sbs.yaml to read cells from")
     parser.add_argument("--only", nargs="*", help="variants whose name contains one of these")
@@ -120,7 +122,9 @@ def row(settings, pool: Pool, treated: list, wanted: list[int]) -> dict:
     donors = train.donors(pool, settings.crop)
     channels = ["DNA", "GFP"]
     found, margins = [], []
-    for task in cohort.tasks(pool, settings.model_copy(update={"seeds": 1, "controls": False}), folds):
+    for task in cohort.tasks(
+        pool, settings.model_copy(update={"seeds": 1, "controls": False}), folds
+    ):
         fold = task.name.partition("fold")[2]
         if not fold or int(fold) not in wanted:
             continue

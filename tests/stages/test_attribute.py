@@ -50,9 +50,7 @@ class Plate:
             "attribute": {"cells_per_well": 4, **section},
             "run": {"batch": batch},
         }
-        (folder / "plates.csv").write_text(
-            "plate,path,layout,platemap,train\nP1,raw,,map.csv,no\n"
-        )
+        (folder / "plates.csv").write_text("plate,path,layout,platemap,train\nP1,raw,,map.csv,no\n")
         roles = dict(zip(WELLS, ("negative", "positive", "x", "y")))
         rows = "".join(f"{well},{role}\n" for well, role in roles.items())
         (folder / "map.csv").write_text("well,role\n" + rows)

@@ -10,7 +10,9 @@ from plateglass.models import torchvision_ops
 from plateglass.models.dcmix import DCMIX
 
 SMALLEST_MAP = 6  # a coarser last map makes Grad-CAM a blur
-DIM = 0.2  # plate units; the blend is linear below and logarithmic above, so that dim cells are seen
+DIM = (
+    0.2  # plate units; the blend is linear below and logarithmic above, so that dim cells are seen
+)
 
 
 class Network(nn.Module):
