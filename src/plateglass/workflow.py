@@ -86,6 +86,21 @@ class Workflow:
 
         return inputs
 
+    def tables(self, whole: bool = False) -> Callable[[Any], list[str]]:
+        """Input function: a plate's tables in place, or (``whole``) all plates'.
+
+        Snakemake deletes a rule's outputs before it runs, so who reads tables waits for the thin rule
+        that puts them in place.
+        """
+
+        def inputs(wildcards: Any) -> list[str]:
+            if self.plan is None:
+                return []
+            plates = self._shown_plates() if whole else [wildcards.plate]
+            return [f"{self.results}/{p}/{name}.parquet" for p in plates for name in PLATE_TABLES]
+
+        return inputs
+
     def why(self, stage: str, plate: str | None = None) -> Callable[..., str]:
         """Params function: the reason. Its ``input`` argument keeps it out of the triggers."""
 
@@ -112,11 +127,12 @@ class Workflow:
         """Tables and reports: targets besides, so that a deleted one comes back."""
         if self.plan is None:
             return []
-        plates = [p for p in self.project.names if p not in self.plan.refused]
-        files = [f"{p}/{name}.parquet" for p in plates for name in PLATE_TABLES]
-        files += [f"{p}/report.html" for p in plates]
+        files = [f"{p}/report.html" for p in self._shown_plates()]
         files += ["screen/wells_selected.parquet", "screen/report.html"]
-        return [f"{self.results}/{file}" for file in files]
+        return self.tables(whole=True)(None) + [f"{self.results}/{file}" for file in files]
+
+    def _shown_plates(self) -> list[str]:
+        return [plate for plate in self.project.names if plate not in self.plan.refused]
 
     # ------------------------------------------------------------------ last words
     def say_where_to_look(self) -> None:

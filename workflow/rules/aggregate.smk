@@ -24,6 +24,7 @@ rule aggregate:
 rule aggregate_screen:
     input:
         ancient(after("aggregate", "screen")),
+        ancient(tables_of(whole=True)),
     output:
         f"{RESULTS}/.plateglass/done/screen.aggregate.{{key}}",
     log:

@@ -4,9 +4,10 @@ from plateglass.workflow import Workflow
 PLATEGLASS = Workflow(workflow, config)
 RESULTS = PLATEGLASS.results
 RESTORE = PLATEGLASS.restore
-command, after, why = (
+command, after, tables_of, why = (
     PLATEGLASS.command,
     PLATEGLASS.after,
+    PLATEGLASS.tables,
     PLATEGLASS.why,
 )
 

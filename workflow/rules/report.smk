@@ -2,6 +2,7 @@
 rule report:
     input:
         ancient(after("aggregate", "train")),
+        ancient(tables_of()),
     output:
         f"{RESULTS}/.plateglass/done/{{plate}}.report.{{key}}",
     log:
@@ -24,6 +25,8 @@ rule report:
 rule report_screen:
     input:
         ancient(after("report", "screen")),
+        ancient(tables_of(whole=True)),
+        ancient(f"{RESULTS}/screen/wells_selected.parquet"),
     output:
         f"{RESULTS}/.plateglass/done/screen.report.{{key}}",
     log:
