@@ -83,11 +83,9 @@ class SurroundingsSettings(Section):
     """What training does to the pixels around the cell, so that they are no evidence."""
 
     how: Literal["keep", "drop", "swap"] = "swap"
-    p: Probability = 0.5
-    erased: Probability = (
-        0.25  # crops without their cell, as a share of the batch, taught to be unsure
-    )
-    weight: Annotated[float, Field(ge=0)] = 2.0
+    p: Probability = 0.15
+    erased: Probability = 0.25  # crops without their cell, taught the classes' shares; of a batch
+    weight: Annotated[float, Field(ge=0)] = 1.0
 
 
 class TrainSettings(Section):
@@ -134,7 +132,9 @@ class AttributeSettings(Section):
     """PCIM: which pixels decide, for some cells of each well or for all."""
 
     cells_per_well: Annotated[int, Field(ge=1)] | Literal["all"] = 20
-    recipe: str = "default"
+    recipe: Literal[
+        "default", "untrained", "flips", "A", "C", "keep", "keep_and_lose", "per_channel", "black_box"
+    ] = "default"
 
 
 class AggregateSettings(Section):
