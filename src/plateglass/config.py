@@ -133,7 +133,15 @@ class AttributeSettings(Section):
 
     cells_per_well: Annotated[int, Field(ge=1)] | Literal["all"] = 20
     recipe: Literal[
-        "default", "untrained", "flips", "A", "C", "keep", "keep_and_lose", "per_channel", "black_box"
+        "default",
+        "untrained",
+        "flips",
+        "A",
+        "C",
+        "keep",
+        "keep_and_lose",
+        "per_channel",
+        "black_box",
     ] = "default"
 
 
