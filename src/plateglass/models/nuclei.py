@@ -68,7 +68,7 @@ def check(name: str) -> Path:
     near = difflib.get_close_matches(name, known, 1, 0.5)
     raise UserError(
         f"segment.nuclei.model: {name!r} is no model"
-        + (f", did you mean {near[0]!r}?" if near else "")
+        + (f", did you mean {near[0]!r}?" if near else ".")
         + f" Known are {', '.join(known)}, files in {path.parent}, and paths (with a '/')"
     )
 
