@@ -64,3 +64,10 @@ def test_the_schema_knows_every_section():
     schema = config.schema()
     assert set(schema["properties"]) == set(config.Config.model_fields)
     assert schema["additionalProperties"] is False
+
+
+def test_the_recipes_of_the_settings_are_the_ones_there_are():
+    from plateglass.explain.pcim import RECIPES
+
+    annotation = config.AttributeSettings.model_fields["recipe"].annotation
+    assert set(annotation.__args__) == set(RECIPES)
