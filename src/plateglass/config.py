@@ -83,9 +83,9 @@ class SurroundingsSettings(Section):
     """What training does to the pixels around the cell, so that they are no evidence."""
 
     how: Literal["keep", "drop", "swap"] = "swap"
-    p: Probability = 0.15
+    p: Probability = 0.5
     erased: Probability = 0.25  # crops without their cell, taught the classes' shares; of a batch
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0)] = 2.0
 
 
 class TrainSettings(Section):

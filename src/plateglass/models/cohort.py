@@ -24,7 +24,7 @@ from plateglass.models.pool import Pool
 from plateglass.models.recipe import write_tensors
 from plateglass.models.training import Task, Trained, fit, make
 
-EFFORT = {"background": 0.4, "permuted": 0.3, "single": 0.4}  # share of the epochs
+EFFORT = {"background": 0.5, "permuted": 0.5, "single": 0.5}  # share of the epochs
 HALVES = 2  # single-channel networks split the wells in two, whatever the folds
 
 
