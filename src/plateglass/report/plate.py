@@ -93,7 +93,7 @@ def _short(subject: Subject, sections: dict[str, Any]) -> list[dict[str, Any]]:
     for name, figure in sections["response"]["found"].items():
         said = response.span(figure)
         said = f"95 % interval {said}" if figure.low is not None else f"{said} for an interval"
-        said = f"{number(figure.value)} ({said}; {figure.wells} wells)."
+        said = f"{number(figure.value)} ({said}; {figure.wells:,} wells)."
         if name == "Z′":
             verb = "separate with" if figure.value > 0 else "overlap:"
             text = f"The controls {verb} Z′ = {said}"
