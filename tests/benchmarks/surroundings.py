@@ -45,7 +45,6 @@ VARIANTS = {
     "swap, erased not taught": {"surroundings": {"erased": 0}},
     "default": {},
     "default, no channel dropping": {"drop": 0},
-    "default, one blend": {"blends": 1},
     "default, two blends": {"blends": 2},
 }
 
