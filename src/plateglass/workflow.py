@@ -86,20 +86,25 @@ class Workflow:
 
         return inputs
 
-    def tables(self, whole: bool = False) -> Callable[[Any], list[str]]:
-        """Input function: a plate's tables in place, or (``whole``) all plates'.
+    def tables(self, stage: str, whole: bool = False) -> Callable[[Any], list[str]]:
+        """Input function: the tables that a stage to run reads, a plate's or (``whole``) all plates'.
 
         Snakemake deletes a rule's outputs before it runs, so who reads tables waits for the thin rule
-        that puts them in place.
+        that puts them in place. Nothing for a stage that need not run: a table put back is no change.
         """
 
         def inputs(wildcards: Any) -> list[str]:
-            if self.plan is None:
+            plate = SCREEN if whole else wildcards.plate
+            if self.plan is None or (plate, stage) not in self.plan.reasons:
                 return []
-            plates = self._shown_plates() if whole else [wildcards.plate]
-            return [f"{self.results}/{p}/{name}.parquet" for p in plates for name in PLATE_TABLES]
+            found = self._tables(self._shown_plates() if whole else [plate])
+            selected = [f"{self.results}/{SCREEN}/wells_selected.parquet"]
+            return found + (selected if whole and stage == "report" else [])
 
         return inputs
+
+    def _tables(self, plates: list[str]) -> list[str]:
+        return [f"{self.results}/{p}/{name}.parquet" for p in plates for name in PLATE_TABLES]
 
     def why(self, stage: str, plate: str | None = None) -> Callable[..., str]:
         """Params function: the reason. Its ``input`` argument keeps it out of the triggers."""
@@ -129,7 +134,7 @@ class Workflow:
             return []
         files = [f"{p}/report.html" for p in self._shown_plates()]
         files += ["screen/wells_selected.parquet", "screen/report.html"]
-        return self.tables(whole=True)(None) + [f"{self.results}/{file}" for file in files]
+        return self._tables(self._shown_plates()) + [f"{self.results}/{file}" for file in files]
 
     def _shown_plates(self) -> list[str]:
         return [plate for plate in self.project.names if plate not in self.plan.refused]

@@ -24,7 +24,7 @@ rule aggregate:
 rule aggregate_screen:
     input:
         ancient(after("aggregate", "screen")),
-        ancient(tables_of(whole=True)),
+        ancient(tables_of("aggregate", whole=True)),
     output:
         f"{RESULTS}/.plateglass/done/screen.aggregate.{{key}}",
     log:

@@ -2,7 +2,7 @@
 rule report:
     input:
         ancient(after("aggregate", "train")),
-        ancient(tables_of()),
+        ancient(tables_of("report")),
     output:
         f"{RESULTS}/.plateglass/done/{{plate}}.report.{{key}}",
     log:
@@ -25,8 +25,7 @@ rule report:
 rule report_screen:
     input:
         ancient(after("report", "screen")),
-        ancient(tables_of(whole=True)),
-        ancient(f"{RESULTS}/screen/wells_selected.parquet"),
+        ancient(tables_of("report", whole=True)),
     output:
         f"{RESULTS}/.plateglass/done/screen.report.{{key}}",
     log:
