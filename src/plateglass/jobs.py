@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 from plateglass.errors import DataError
-from plateglass.ledger import Ledger, fingerprint, todo, write_atomically
+from plateglass.files import write_atomically
+from plateglass.ledger import Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, damaged, marker
 from plateglass.project import Project
 from plateglass.raw import scan

@@ -11,26 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from plateglass.files import write_atomically
+
 
 def fingerprint(*parts: Any) -> str:
     """Key of anything JSON can hold; the order of dictionaries plays no part."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename: readers see the old text or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def digest(path: Path) -> tuple[int, str]:
-    """Size and digest of a file's bytes."""
-    with path.open("rb") as file:
-        key = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
-        return file.tell(), key
 
 
 class Ledger(dict[str, dict[str, Any]]):

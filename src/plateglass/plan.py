@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from plateglass.errors import PlateglassError, SetupError, UserError
-from plateglass.ledger import Ledger, digest, fingerprint, todo
+from plateglass.files import digest
+from plateglass.ledger import Ledger, fingerprint, todo
 from plateglass.project import Project
 from plateglass.raw import scan
 from plateglass.stages import SCREEN, STAGES

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from plateglass.errors import DataError
-from plateglass.ledger import digest, write_atomically
+from plateglass.files import digest, write_atomically
 
 if TYPE_CHECKING:
     from plateglass.config import Config

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from plateglass.config import TrainSettings
-from plateglass.ledger import write_atomically
+from plateglass.files import write_atomically
 from plateglass.models.backbone import Network
 from plateglass.models.controls import draw
 from plateglass.models.pool import Pool

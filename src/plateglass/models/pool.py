@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plateglass.ledger import write_atomically
+from plateglass.files import write_atomically
 
 PARTS = ("crops", "masks", "levels", "textures", "cells")
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from plateglass.errors import DataError
-from plateglass.ledger import write_atomically
+from plateglass.files import write_atomically
 from plateglass.models.backbone import Network
 from plateglass.models.controls import Donors
 

@@ -15,10 +15,11 @@ import pandas as pd
 
 from plateglass import __version__, store, tables
 from plateglass.errors import DataError
+from plateglass.files import digest
 from plateglass.layouts import Listing, Plane, listing, tiff
 from plateglass.measure import quality
 from plateglass.stages import STAGES
-from plateglass.wells import Job, Result, digest, each
+from plateglass.wells import Job, Result, each
 
 SAMPLED = 9  # wells whose first file tells what the plate's images are like
 _listings: dict[tuple[str, str], Listing] = {}

@@ -2,7 +2,7 @@
 
 import json
 
-from plateglass.ledger import write_atomically
+from plateglass.files import write_atomically
 from plateglass.report import plate, screen
 from plateglass.wells import Job
 
