@@ -199,5 +199,5 @@ def test_one_well_alone_all_cells_no_cells_and_removal(tmp_path):
 
 
 def test_unknown_recipe_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"attribute\.recipe is 'best'.*default"):
+    with pytest.raises(UserError, match=r"attribute\.recipe: Input should be 'default'"):
         Plate(tmp_path, recipe="best").run()
