@@ -29,8 +29,9 @@ from torch.nn import functional as F
 from plateglass.models import nuclei_small as ns
 
 DEBRIS = 20  # px; truth objects under it are annotation debris
-CROP, BATCH, STEPS, FINISH, RATE = 160, 8, 6_000, 2_000, 2e-3
-HAZY = 0.35  # of the crops in the second round
+CROP, BATCH = 160, 8
+# steps, peak rate, share of crops with painted cytoplasm; the images to tune on join after the first
+ROUNDS = ((6_000, 2e-3, 0.0), (2_000, 5e-4, 0.35), (9_000, 1.5e-3, 0.2))
 SHARES = {"bbbc039": 0.4, "dsb2018": 0.45, "synthetic": 0.15}
 TUNE = 6  # one training group in so many is left out until the end, to tune on
 
@@ -290,14 +291,12 @@ def targets(root: Path, split: str) -> dict[str, list[dict]]:
     return {n: [target(i, m) for _, i, m in read_set(root, n, split)] for n in list(SHARES)[:2]}
 
 
-def train(
-    root: Path, out: Path, seed: int, steps: int, cache: Path | None = None, resume: bool = False
-) -> None:
+def train(root: Path, out: Path, seed: int, cache: Path | None = None, resume: bool = False):
     """Train and write the averaged weights to ``out``, also every 500 steps.
 
-    First without the images to tune on (kept as ``.first``), then :data:`FINISH` steps at a low
-    rate with them and with cytoplasm painted around nuclei. What is needed to go on is kept beside
-    ``out`` (``.resume``): a run that was stopped and resumed gives the file that one run gives.
+    What the first round leaves, without the images to tune on, is kept as ``.first``. What is
+    needed to go on is beside ``out`` (``.resume``): a run that was stopped and resumed gives the
+    file that one run gives.
     """
     torch.manual_seed(seed)
     start = time.time()
@@ -313,21 +312,21 @@ def train(
     print(f"targets of {counts} fields in {time.time() - start:.0f} s", flush=True)
     network = ns.UNet(norm=True).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network)
-    done = 0
-    if resume:
-        done = torch.load(out.with_suffix(".resume"), weights_only=False)["done"]
-    total = steps + FINISH
-    if done <= steps:
-        descend((network, average), fields, out, seed + 1, RATE, (0, steps, total), 0.0, resume)
-        shutil.copy(out, out.with_suffix(".first"))
-        resume = False
-    for name, more in targets(root, "tune").items():
-        fields[name] += more
-    if not resume:
-        network.load_state_dict(average.state_dict())
-    descend(
-        (network, average), fields, out, seed + 2, RATE / 4, (steps, total, total), HAZY, resume
-    )
+    kept = torch.load(out.with_suffix(".resume"), weights_only=False) if resume else {"done": -1}
+    first, total = 0, sum(steps for steps, _, _ in ROUNDS)
+    for number, (steps, rate, hazy) in enumerate(ROUNDS, 1):
+        last = first + steps
+        if number == 2:
+            for name, more in targets(root, "tune").items():
+                fields[name] += more
+        if kept["done"] <= last:
+            begun = kept if first < kept["done"] else None
+            span = (first, last, total)
+            descend((network, average), fields, out, seed + number, rate, hazy, span, begun)
+            network.load_state_dict(average.state_dict())
+            if number == 1:
+                shutil.copy(out, out.with_suffix(".first"))
+        first = last
 
 
 def descend(
@@ -336,24 +335,22 @@ def descend(
     out: Path,
     seed: int,
     rate: float,
-    span: tuple[int, int, int],
     hazy: float,
-    resume: bool,
+    span: tuple[int, int, int],
+    begun: dict | None,
 ) -> None:
     """One round of the rate: a network and its running average, from step to step of all steps."""
     (network, average), (first, last, total) = networks, span
-    start, rng = time.time(), np.random.default_rng(seed)
+    start, rng, recent = time.time(), np.random.default_rng(seed), []
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, rate, last - first, pct_start=0.05, div_factor=10, final_div_factor=100
     )
     parts = {"network": network, "average": average, "optimizer": optimizer, "schedule": schedule}
-    state, recent = out.with_suffix(".resume"), []
-    if resume:
-        kept = torch.load(state, weights_only=False)
+    if begun:
         for name, part in parts.items():
-            part.load_state_dict(kept[name])
-        first, rng.bit_generator.state = kept["done"], kept["rng"]
+            part.load_state_dict(begun[name])
+        first, rng.bit_generator.state = begun["done"], begun["rng"]
     for step in range(first + 1, last + 1):
         inputs, *wanted = batch(rng, fields, hazy)
         with torch.autocast("cpu", torch.bfloat16):
@@ -378,7 +375,8 @@ def descend(
             }
             save_file(fold(average), out, info)
             kept = {name: part.state_dict() for name, part in parts.items()}
-            torch.save(kept | {"done": step, "rng": rng.bit_generator.state}, state)
+            kept |= {"done": step, "rng": rng.bit_generator.state}
+            torch.save(kept, out.with_suffix(".resume"))
 
 
 @torch.no_grad()
@@ -422,7 +420,6 @@ def main() -> None:
     parser.add_argument("--real-data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--cache", type=Path, help="keep the targets here, for the next run")
     parser.add_argument("--resume", action="store_true", help="go on where a run was stopped")
     parser.add_argument("--evaluate", action="store_true", help="do not train")
@@ -431,15 +428,10 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     packages = {p: version(p) for p in ("torch", "cellpose", "numpy", "opencv-python-headless")}
-    print(f"seed {arguments.seed}, steps {arguments.steps}, Python {platform.python_version()}")
+    print(f"seed {arguments.seed}, rounds {ROUNDS}, Python {platform.python_version()}")
     print(packages)
     if not arguments.evaluate:
-        train(
-            *(
-                getattr(arguments, n)
-                for n in ("real_data", "out", "seed", "steps", "cache", "resume")
-            )
-        )
+        train(*(vars(arguments)[n] for n in ("real_data", "out", "seed", "cache", "resume")))
     print(f"sha256 {hashlib.sha256(arguments.out.read_bytes()).hexdigest()}")
     table = evaluate(arguments.real_data, arguments.out, arguments.split)
     print(table.to_string(index=False, float_format="%.3f"))

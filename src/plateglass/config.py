@@ -52,11 +52,16 @@ class IngestSettings(Section):
 
 
 class NucleiSettings(Section):
-    """Nuclei by a Cellpose model: ``nuclei-small``, ``cpsam_v2`` or the path of a model file."""
+    """Nuclei by a Cellpose model: ``nuclei-small``, ``cpsam_v2`` or the path of a model file.
+
+    ``debris``: an object less than this share of the field's typical diameter wide is no nucleus,
+    unless the field's border cuts it.
+    """
 
     channel: str
     model: str = "nuclei-small"
     diameter_um: Positive | None = None
+    debris: Probability = 0.5
 
 
 class CellsSettings(Section):

@@ -148,3 +148,22 @@ def test_outlines_of_bbbc013_are_met(real_data, well):
     overlap = (pairs / np.maximum(union, 1))[1:, 1:]
     assert overlap[pairs[1:].sum(1) > 0].max(1).mean() >= 0.6
     assert found.max() >= 130
+
+
+@pytest.mark.parametrize(("share", "dropped"), [(0.0, []), (0.5, [4]), (0.7, [4, 6])])
+def test_debris_is_what_is_narrow_beside_the_others_and_not_cut_by_the_border(share, dropped):
+    nuclei = np.zeros((120, 120), np.int32)
+    fragment, cut, small = (90, 90, 4), (60, 0, 4), (95, 30, 6)
+    for number, where in enumerate(
+        [(25, 25, 10), (25, 60, 10), (60, 60, 10), fragment, cut, small], 1
+    ):
+        nuclei[disc(nuclei.shape, *where) > 0] = number
+    kept, count = cells.drop_debris(nuclei, share)
+    assert count == len(dropped)
+    expected = np.where(np.isin(nuclei, dropped), 0, nuclei)
+    np.testing.assert_array_equal(kept, expected)
+
+
+def test_no_nuclei_no_debris():
+    kept, count = cells.drop_debris(np.zeros((8, 8), np.int32), 0.5)
+    assert count == 0 and not kept.any()

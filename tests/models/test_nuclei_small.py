@@ -113,12 +113,33 @@ def test_tiles_give_what_one_piece_gives(segment, monkeypatch):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
-def test_mirrored_copies_are_averaged_as_vectors(segment):
-    image, _ = field(28, (160, 160))
-    one = ns.NucleiSmall(nuclei.SMALL, flips=1).predict(ns.normalise(image), image.shape)
-    four = ns.NucleiSmall(nuclei.SMALL, flips=4).predict(ns.normalise(image), image.shape)
-    for a, b in zip((*one[0], one[1]), (*four[0], four[1])):
-        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9
+def halves(away: float):
+    """A bar of two touching labels whose flows point away from the border by so much (1: fully)."""
+    labels = np.zeros((20, 40), np.int32)
+    labels[5:15, 5:20], labels[5:15, 20:35] = 1, 2
+    flows = np.zeros((2, 20, 40), np.float32)
+    flows[0] = ns.STEEPNESS * np.sqrt(1 - away**2)
+    flows[1] = ns.STEEPNESS * away * np.where(np.arange(40) < 20, -1, 1)
+    return labels, flows
+
+
+@pytest.mark.parametrize(("away", "kept"), [(1.0, 2), (0.5, 2), (0.05, 1), (0.0, 1), (-1.0, 1)])
+def test_touching_objects_are_joined_unless_their_flows_part(away, kept):
+    labels, flows = halves(away)
+    joined = ns.join(labels, flows, gap=4, parting=0.15)
+    assert joined.max() == kept
+    assert ((joined > 0) == (labels > 0)).all()
+    turned = ns.join(labels.T, flows[::-1].transpose(0, 2, 1), gap=4, parting=0.15)
+    assert (joined == turned.T).all()
+
+
+def test_nothing_and_lone_objects_stay_as_they_are():
+    labels, flows = halves(0.0)
+    assert not ns.join(np.zeros_like(labels), flows, 4, 0.15).any()
+    labels[:, 18:22] = 0
+    apart = labels.copy()
+    apart[:, 10:30] = 0
+    assert ns.join(apart, flows, 4, 0.15).max() == 2
 
 
 def test_the_shipped_file_is_small():

@@ -61,7 +61,8 @@ def job(tmp_path, monkeypatch):
 def test_a_well_gets_labels_rows_and_counts(job):
     result = next(iter(segment.run(job, ["A01"])))
     assert result.counts == {
-        "fields": 2, "Count_Cells": 3, "Count_Nuclei": 3, "Orphan_Nuclei": 0, "Orphan_Cells": 0
+        "fields": 2, "Count_Cells": 3, "Count_Nuclei": 3, "Orphan_Nuclei": 0, "Orphan_Cells": 0,
+        "Count_Debris": 0,
     }  # fmt: skip
     table = tables.read(job.part("segment", "A01"))
     assert table["Metadata_Site"].tolist() == [3, 3, 7]

@@ -21,7 +21,7 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("ingest", 1, None),
-        Stage("segment", 1, "ingest"),
+        Stage("segment", 2, "ingest"),
         Stage("train", 1, "segment", wells=False),
         Stage("features", 1, "segment"),
         Stage("attribute", 1, "features"),

@@ -34,7 +34,7 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
 
 
 def one_well(job: Job, well: str) -> Result:
-    """Segment a well's fields, write labels and parts. Counts: fields, cells, orphans."""
+    """Segment a well's fields, write labels and parts. Counts: fields, cells, orphans, debris."""
     torch.set_num_threads(1)  # the wells run side by side, and give the same on any machine
     segment = _model(job.config.segment.nuclei.model, job.config.run.device)
     rows, counts = [], []
@@ -86,6 +86,7 @@ def labels(
     kernels = segment(
         image[channels.index(settings.nuclei.channel), 0], wanted and wanted / pixel_size
     )
+    kernels, debris = cells.drop_debris(kernels, settings.nuclei.debris)
     cell = settings.cells
     found = cells.grow(
         kernels,
@@ -101,6 +102,7 @@ def labels(
         "Count_Nuclei": count + orphans["nuclei"],
         "Orphan_Nuclei": orphans["nuclei"],
         "Orphan_Cells": orphans["cells"],
+        "Count_Debris": debris,
     }  # fmt: skip
 
 
