@@ -59,7 +59,7 @@ def main() -> None:
     for path in sorted(given.results.glob("*/cells.parquet")):
         plate(figures, path.parent, given.results / "screen" / "model")
     if given.real_data is not None:
-        outlines(figures, given.results, given.real_data / "bbbc013_cells" / "cell_labels")
+        outlines(figures, given.results, given.real_data / "bbbc013_cells")
     bars(figures)
     if given.json is not None:
         given.json.write_text(json.dumps(figures.found, indent=1, default=str) + "\n")
@@ -193,24 +193,37 @@ def separation(figures: Figures, wells: pd.DataFrame, scores: dict[str, pd.Serie
 
 
 def outlines(figures: Figures, results: Path, folder: Path) -> None:
-    """IoU of our cells with the outlines of another segmentation of four wells."""
+    """IoU of our cells with outlines of another segmentation; what hand-labelled cells are called."""
     from tifffile import imread
 
     from plateglass import store
 
     figures.head("cells against the outlines of bbbc013_cells")
+    labelled = pd.read_csv(folder / "cells.csv").query("label != 'Unknown'")
     found: list[float] = []
+    hand: list[pd.DataFrame] = []
     for path in sorted(results.glob("*/plate.zarr")):
-        have = [well for well in OUTLINED if well in store.wells(path)]
-        for well in have:
-            truth = imread(folder / f"{well}.tif").astype(np.int64)
-            ours = store.read_labels(path, well, 0, "cells")[0]
-            best = best_iou(truth, ours)
-            found += best.tolist()
-            figures.say(f"mean IoU, {well}", float(best.mean()), f"{len(best)} outlines")
-    if found:
-        figures.say("mean IoU", float(np.mean(found)), f"{len(found)} outlines, best match of each")
-        figures.say("share of outlines with IoU ≥ 0.5", float(np.mean(np.array(found) >= 0.5)))
+        cells = tables.read(path.parent / "cells.parquet")
+        for well in [well for well in OUTLINED if well in store.wells(path)]:
+            truth = imread(folder / "cell_labels" / f"{well}.tif").astype(np.int64)
+            best = best_match(truth, store.read_labels(path, well, 0, "cells")[0])
+            found += best["iou"].tolist()
+            figures.say(f"mean IoU, {well}", float(best["iou"].mean()), f"{len(best)} outlines")
+            rows = labelled[labelled["well"] == well].merge(best, on="object_label")
+            own = cells[cells["Metadata_Well"] == well]
+            hand.append(rows[rows["iou"] >= 0.5].merge(own, on="Metadata_Cell"))
+    if not found:
+        return
+    figures.say("mean IoU", float(np.mean(found)), f"{len(found)} outlines, best match of each")
+    figures.say("share of outlines with IoU ≥ 0.5", float(np.mean(np.array(found) >= 0.5)))
+    matched = pd.concat(hand)
+    if CLASS in matched:
+        matched["right"] = matched[CLASS] == matched[LABEL]
+        by = matched.groupby(["label", LABEL])["right"].agg(["size", "mean"]).reset_index()
+        figures.found[figures.section]["hand labels"] = by.to_dict("records")
+        figures.table(by)
+        shown = matched[matched["label"] != "NoGFP"].groupby(LABEL)["right"].mean()
+        figures.say("balanced accuracy, cells hand-labelled as showing GFP", float(shown.mean()))
 
 
 def bars(figures: Figures) -> None:
@@ -254,15 +267,17 @@ def _number(value: object) -> float:
     return float("nan") if value is None else float(value)
 
 
-def best_iou(truth: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """For each object of ``truth`` the largest IoU with one of ``ours``."""
+def best_match(truth: np.ndarray, ours: np.ndarray) -> pd.DataFrame:
+    """For each object of ``truth`` its ``object_label``, our best ``Metadata_Cell`` and their ``iou``."""
     numbers = np.unique(truth[truth > 0])
     size = int(ours.max()) + 1
     both = np.bincount(truth.ravel() * size + ours.ravel(), minlength=(truth.max() + 1) * size)
     both = both.reshape(-1, size)
     union = both.sum(1)[:, None] + both.sum(0)[None] - both
-    iou = both[:, 1:] / np.maximum(union[:, 1:], 1)
-    return iou[numbers].max(1, initial=0.0)
+    iou = (both / np.maximum(union, 1))[numbers]
+    iou[:, 0] = 0  # our background is no cell
+    cell = iou.argmax(1)
+    return pd.DataFrame({"object_label": numbers, "Metadata_Cell": cell, "iou": iou.max(1)})
 
 
 if __name__ == "__main__":
