@@ -31,7 +31,7 @@ from plateglass.models import nuclei_small as ns
 DEBRIS = 20  # px; truth objects under it are annotation debris
 CROP, BATCH = 160, 8
 # steps, peak rate, share of crops with painted cytoplasm; the images to tune on join after the first
-ROUNDS = ((6_000, 2e-3, 0.0), (2_000, 5e-4, 0.35), (9_000, 1.5e-3, 0.2))
+ROUNDS = ((6_000, 2e-3, 0.0), (2_000, 5e-4, 0.35), (9_000, 1.5e-3, 0.2), (11_000, 1.5e-3, 0.2))
 SHARES = {"bbbc039": 0.4, "dsb2018": 0.45, "synthetic": 0.15}
 TUNE = 6  # one training group in so many is left out until the end, to tune on
 
