@@ -15,7 +15,7 @@ from pathlib import Path
 from plateglass.errors import DataError
 from plateglass.files import write_atomically
 from plateglass.ledger import Ledger, fingerprint, todo
-from plateglass.plan import PLATE_TABLES, damaged, marker
+from plateglass.plan import PLATE_TABLES, damaged, marker, parts_of
 from plateglass.project import Project
 from plateglass.raw import scan
 from plateglass.stages import SCREEN, STAGES
@@ -61,7 +61,8 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
     _note_cost(job, time.monotonic() - start)
     results = project.config.results
     sizes = {str(path.relative_to(results)): path.stat().st_size for path in left}
-    write_atomically(done, json.dumps(sizes))
+    parts = parts_of(project, stage, plate) if stage in STAGES else None
+    write_atomically(done, json.dumps({"files": sizes, "parts": parts}))
 
 
 def _note_cost(job: Job, seconds: float) -> None:

@@ -3,6 +3,7 @@
 import csv
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from plateglass.config import NAME, Config
@@ -24,6 +25,7 @@ class Plate:
     train: bool
 
 
+@lru_cache(4096)
 def well_name(text: str) -> str | None:
     """``A1``, ``a01`` → ``A01``; up to 1,536-well plates (``AF48``). None if it is no well."""
     match = _WELL.fullmatch(text.strip().upper())
