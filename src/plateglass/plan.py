@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,25 @@ from plateglass.errors import PlateglassError, SetupError, UserError
 from plateglass.files import digest
 from plateglass.ledger import Ledger, fingerprint, todo
 from plateglass.project import Project
-from plateglass.raw import scan
+from plateglass.raw import Raw, scan
 from plateglass.stages import SCREEN, STAGES
 
 ROOM = 1.5  # bytes of a store for a byte of raw images, generously
+SCANNERS = 8  # plates that are listed at a time
 PLATE_TABLES = ("cells", "sites", "wells", "wells_normalized")
 
 
 def marker(project: Project, plate: str, stage: str, key: str) -> Path:
     """Path of the marker that says: done, for exactly this key."""
     return project.state / "done" / f"{plate}.{stage}.{key}"
+
+
+def ingest_key(project: Project, wells: dict[str, str]) -> str:
+    """Key of a plate's ingest: the signatures of its wells' files, and the settings."""
+    # Colours are no result, but viewers and reports paint by them.
+    colors = {name: channel.color for name, channel in project.config.channels.items()}
+    listed = fingerprint(sorted(wells.items()))
+    return fingerprint("ingest", listed, project.own("ingest"), colors)
 
 
 def parts_of(project: Project, stage: str, plate: str) -> str | None:
@@ -66,6 +77,7 @@ class Plan:
         self.notes: list[str] = []
         self.raw: dict[str, dict[str, str]] = {}
         self._bytes: dict[str, dict[str, int]] = {}
+        self._listed: dict[str, tuple[dict[str, str], str]] = {}
         self._have = self._markers()
         self._scan()
         self._check_model()
@@ -76,11 +88,9 @@ class Plan:
     # ------------------------------------------------------------------ the raw plates
     def _scan(self) -> None:
         problems = []
-        for name in self.project.names:
-            try:
-                found = scan(self.project, name, lambda wells, name=name: self._seen(name, wells))
-            except PlateglassError as error:
-                problems.append(str(error))
+        for name, found in zip(self.project.names, self._look()):
+            if isinstance(found, PlateglassError):
+                problems.append(str(found))
                 continue
             self.raw[name], self._bytes[name] = found.wells, found.bytes
             if found.doubt:
@@ -178,15 +188,27 @@ class Plan:
                 self.keys.pop((plate, stage), None)
                 self.reasons.pop((plate, stage), None)
 
+    def _look(self) -> Iterator[Raw | PlateglassError]:
+        """The plates as they lie there, some at a time: what a share takes is mostly waiting."""
+
+        def look(name: str) -> Raw | PlateglassError:
+            try:
+                return scan(self.project, name, lambda wells: self._seen(name, wells))
+            except PlateglassError as error:
+                return error
+
+        names = self.project.names
+        if len(names) < 2:
+            yield from map(look, names)
+            return
+        with ThreadPoolExecutor(SCANNERS) as pool:
+            yield from pool.map(look, names)
+
     def _seen(self, plate: str, wells: dict[str, str]) -> bool:
         """Whether a marker says that ingest finished with exactly these wells."""
-        return self._ingest_key(plate, wells) in self._have[plate, "ingest"]
-
-    def _ingest_key(self, plate: str, wells: dict[str, str]) -> str:
-        # Colours are no result, but viewers and reports paint by them.
-        colors = {name: c.color for name, c in self.project.config.channels.items()}
-        listed = fingerprint(sorted(wells.items()))
-        return fingerprint("ingest", listed, self.project.own("ingest"), colors)
+        key = ingest_key(self.project, wells)
+        self._listed[plate] = wells, key
+        return key in self._have[plate, "ingest"]
 
     def _plate(self, plate: str, train_key: str | None, retrain: bool) -> str:
         """Keys of one plate's stages; returns its tables' key."""
@@ -202,7 +224,9 @@ class Plan:
                 units = project.units_wells(plate, raw)
                 extra = [train_key, units, sorted(project.classed(plate))]
             if stage == "ingest":
-                key = self._ingest_key(plate, raw)
+                listed, key = self._listed.get(plate, (None, ""))
+                if listed is not raw:  # wells told as they were
+                    key = ingest_key(project, raw)
             else:
                 key = fingerprint(stage, key, own(stage), extra)
             if self._ask(stage, plate, key):

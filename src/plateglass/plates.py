@@ -117,7 +117,8 @@ def read_platemap(plate: Plate, config: Config) -> dict[str, dict[str, str]]:
             )
         if well in wells:
             raise UserError(f"plate {plate.name}: {plate.platemap}, line {line}: {well} again")
-        wells[well] = {k: v for k, v in row.items() if k != wanted.well}
+        del row[wanted.well]
+        wells[well] = row
     return wells
 
 
@@ -125,11 +126,12 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     """(line number, row) pairs and the header of a CSV, stripped; blank lines are skipped."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(line for line in file)
+            reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
             rows = []
             for cells in reader:
-                if not any(cell.strip() for cell in cells):
+                cells = [cell.strip() for cell in cells]
+                if not any(cells):
                     continue
                 if len(cells) > len(header):
                     raise UserError(
@@ -137,9 +139,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
                         f"but the header names {len(header)} columns"
                     )
                 cells += [""] * (len(header) - len(cells))
-                rows.append(
-                    (reader.line_num, dict(zip(header, (c.strip() for c in cells), strict=True)))
-                )
+                rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:

@@ -1,10 +1,12 @@
 """What the Snakefile asks: names of markers, their order, reasons, and the last words of a run."""
 
+import contextlib
+import gc
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,18 @@ RESTORE = (
 )
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would walk over all that a plan holds again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Workflow:
     """Stands between Snakemake and the plan.
 
@@ -39,8 +53,9 @@ class Workflow:
         try:
             file = self._file(workflow)
             self.config = settings.read(file)
-            self.project = Project.read(self.config)
-            self.plan = Plan(self.project) if workflow.is_main_process else None
+            with _uncollected():
+                self.project = Project.read(self.config)
+                self.plan = Plan(self.project) if workflow.is_main_process else None
             if self.plan is not None and not self.plan.reasons:
                 jobs.hold_to_strict(self.project)  # else a finished run would pass in silence
         except PlateglassError as error:

@@ -96,7 +96,7 @@ def _stand_in(stage: str) -> ModuleType:
     module = ModuleType(stage)
     shared: list[Path] = []
 
-    def run(job: Job, wells: list[str]) -> Iterator[Result]:
+    def run(job: Job, wells: list[str], found=None) -> Iterator[Result]:
         parts = job.part(stage, wells[0]).parent
         parts.parent.mkdir(parents=True, exist_ok=True)
         if not shared:
