@@ -82,8 +82,7 @@ def finish(settings: Path) -> Project:
     order = list(STAGES)
     # each job writes its ledger in the end; a line at a time would take most of the minutes
     in_memory = patch.object(Ledger, "add", lambda ledger, well, **e: ledger.update({well: e}))
-    nowhere = Path(os.devnull).open("w")
-    with nowhere, contextlib.redirect_stdout(nowhere), in_memory:
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), in_memory:
         for plate, stage in sorted(
             plan.keys, key=lambda ps: (order.index(ps[1]), ps[0] == SCREEN, ps[0])
         ):
