@@ -30,8 +30,8 @@ localrules:
 rule all:
     default_target: True
     input:
-        PLATEGLASS.markers(),
-        PLATEGLASS.shown(),
+        PLATEGLASS.markers,
+        PLATEGLASS.shown,
 
 
 onsuccess:

@@ -1,12 +1,19 @@
 """Crops around cells, and what is done to their pixels: erase the cell, swap its surroundings.
 
 `cut` and `background` take NumPy fields in plate units; the rest takes tensors (N, C, y, x) with
-masks (N, y, x), or one more spatial axis in both, and gives new tensors.
+masks (N, y, x), or one more spatial axis in both, and gives new tensors. Reports cut crops too and
+need no network, so torch is imported where tensors come in.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    import torch
 
 GROWN = 2  # px by which a mask grows before its cell is erased: the rim carries signal too
 
@@ -85,6 +92,8 @@ def dilate(masks: torch.Tensor, pixels: int = GROWN) -> torch.Tensor:
     """Grow masks (N, *spatial) by `pixels` in every direction (squares)."""
     if pixels == 0:
         return masks
+    import torch
+
     pool = torch.nn.functional.max_pool2d if masks.ndim == 3 else torch.nn.functional.max_pool3d
     return pool(masks[:, None].float(), 2 * pixels + 1, 1, pixels)[:, 0] > 0
 
@@ -93,6 +102,8 @@ def erase(
     crops: torch.Tensor, masks: torch.Tensor, fill: torch.Tensor, grown: int = GROWN
 ) -> torch.Tensor:
     """Put `fill`, a level (N, C) or a texture shaped as the crops, where the cell grown by `grown` is."""
+    import torch
+
     if fill.ndim == 2:
         fill = fill.reshape(*fill.shape, *[1] * (crops.ndim - 2))
     return torch.where(dilate(masks, grown)[:, None], fill, crops)
@@ -103,4 +114,6 @@ def swap(crops: torch.Tensor, masks: torch.Tensor, surroundings: torch.Tensor) -
 
     The seam is hard: softened, the cell's own glow would stay around it and tell the class.
     """
+    import torch
+
     return torch.where(masks[:, None], crops, surroundings)

@@ -15,7 +15,7 @@ from pathlib import Path
 from plateglass.errors import DataError
 from plateglass.files import write_atomically
 from plateglass.ledger import Ledger, fingerprint, todo
-from plateglass.plan import PLATE_TABLES, damaged, marker
+from plateglass.plan import PLATE_TABLES, damaged, ingest_key, marker, parts_of
 from plateglass.project import Project
 from plateglass.raw import scan
 from plateglass.stages import SCREEN, STAGES
@@ -61,7 +61,8 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
     _note_cost(job, time.monotonic() - start)
     results = project.config.results
     sizes = {str(path.relative_to(results)): path.stat().st_size for path in left}
-    write_atomically(done, json.dumps(sizes))
+    parts = parts_of(project, stage, plate) if stage in STAGES else None
+    write_atomically(done, json.dumps({"files": sizes, "parts": parts}))
 
 
 def _note_cost(job: Job, seconds: float) -> None:
@@ -89,12 +90,12 @@ def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
     """A stage that works by the well. Returns what its marker vouches for."""
     stage, plate = job.stage, job.plate
     ledger = project.ledger(stage, plate)
-    raw = None
+    raw, given = None, {}
     if stage == "ingest":
         found = scan(project, plate)
         if found.doubt:
             raise DataError(found.doubt)
-        raw = found.wells
+        raw, given = found.wells, {"found": found.listing}
     wants = project.wants(stage, plate, raw)
     if stage == "features":
         _freeze_units(project, plate)
@@ -115,7 +116,7 @@ def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
         job = _knowing(job, known)
         job.progress(0, len(wells))
         quarantined = 0
-        for count, result in enumerate(module.run(job, wells) if wells else (), 1):
+        for count, result in enumerate(module.run(job, wells, **given) if wells else (), 1):
             _record(job, ledger, wants[result.well], result)
             quarantined += result.quarantine is not None
             job.progress(count, len(wells))
@@ -124,6 +125,11 @@ def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
         if hasattr(module, "finish"):
             module.finish(job)
         ledger.compact()
+    if raw is not None and not job.key.startswith(ingest_key(project, raw)):
+        raise DataError(
+            f"plate {plate}: its files changed after this run was planned; what is there now was "
+            "ingested, give the same command again for the rest"
+        )
     root = job.store / "zarr.json"
     return [root] if stage == "ingest" and root.exists() else []
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from plateglass.files import write_atomically
 
+_text = json.JSONEncoder(sort_keys=True, default=str).encode  # made once: a plan asks by the well
+
 
 def fingerprint(*parts: Any) -> str:
     """Key of anything JSON can hold; the order of dictionaries plays no part."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(_text(parts).encode(), digest_size=12).hexdigest()
 
 
 class Ledger(dict[str, dict[str, Any]]):

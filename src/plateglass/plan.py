@@ -6,10 +6,13 @@ compared. Inside a job the ledger decides by content (see jobs.py), so a marker 
 without need costs a look and computes nothing.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,37 @@ from plateglass.errors import PlateglassError, SetupError, UserError
 from plateglass.files import digest
 from plateglass.ledger import Ledger, fingerprint, todo
 from plateglass.project import Project
-from plateglass.raw import scan
+from plateglass.raw import Raw, scan
 from plateglass.stages import SCREEN, STAGES
 
 ROOM = 1.5  # bytes of a store for a byte of raw images, generously
+SCANNERS = 8  # plates that are listed at a time
 PLATE_TABLES = ("cells", "sites", "wells", "wells_normalized")
 
 
 def marker(project: Project, plate: str, stage: str, key: str) -> Path:
     """Path of the marker that says: done, for exactly this key."""
     return project.state / "done" / f"{plate}.{stage}.{key}"
+
+
+def ingest_key(project: Project, wells: dict[str, str]) -> str:
+    """Key of a plate's ingest: the signatures of its wells' files, and the settings."""
+    # Colours are no result, but viewers and reports paint by them.
+    colors = {name: channel.color for name, channel in project.config.channels.items()}
+    listed = fingerprint(sorted(wells.items()))
+    return fingerprint("ingest", listed, project.own("ingest"), colors)
+
+
+def parts_of(project: Project, stage: str, plate: str) -> str | None:
+    """What stands for the names of a stage's parts, as a marker and the next plan compare them."""
+    if not STAGES[stage].wells:
+        return None
+    try:
+        names = os.listdir(f"{project.config.results}/.plateglass/parts/{plate}/{stage}")
+    except FileNotFoundError:
+        names = []
+    text = "\n".join(sorted(name for name in names if name[0] != "."))
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 class Plan:
@@ -53,6 +77,7 @@ class Plan:
         self.notes: list[str] = []
         self.raw: dict[str, dict[str, str]] = {}
         self._bytes: dict[str, dict[str, int]] = {}
+        self._listed: dict[str, tuple[dict[str, str], str]] = {}
         self._have = self._markers()
         self._scan()
         self._check_model()
@@ -63,11 +88,9 @@ class Plan:
     # ------------------------------------------------------------------ the raw plates
     def _scan(self) -> None:
         problems = []
-        for name in self.project.names:
-            try:
-                found = scan(self.project, name)
-            except PlateglassError as error:
-                problems.append(str(error))
+        for name, found in zip(self.project.names, self._look()):
+            if isinstance(found, PlateglassError):
+                problems.append(str(found))
                 continue
             self.raw[name], self._bytes[name] = found.wells, found.bytes
             if found.doubt:
@@ -165,22 +188,47 @@ class Plan:
                 self.keys.pop((plate, stage), None)
                 self.reasons.pop((plate, stage), None)
 
+    def _look(self) -> Iterator[Raw | PlateglassError]:
+        """The plates as they lie there, some at a time: what a share takes is mostly waiting."""
+
+        def look(name: str) -> Raw | PlateglassError:
+            try:
+                return scan(self.project, name, lambda wells: self._seen(name, wells))
+            except PlateglassError as error:
+                return error
+
+        names = self.project.names
+        if len(names) < 2:
+            yield from map(look, names)
+            return
+        with ThreadPoolExecutor(SCANNERS) as pool:
+            yield from pool.map(look, names)
+
+    def _seen(self, plate: str, wells: dict[str, str]) -> bool:
+        """Whether a marker says that ingest finished with exactly these wells."""
+        key = ingest_key(self.project, wells)
+        self._listed[plate] = wells, key
+        return key in self._have[plate, "ingest"]
+
     def _plate(self, plate: str, train_key: str | None, retrain: bool) -> str:
         """Keys of one plate's stages; returns its tables' key."""
         project, own = self.project, self.project.own
         raw = self.raw[plate]
-        key = fingerprint(sorted(raw.items()))
+        key = ""
         pending: dict[str, str] = {}
         for stage in ("ingest", "segment", "features", "attribute"):
             if stage == "attribute" and not project.has_model:
                 continue
             extra: Any = None
-            if stage == "ingest":  # no result, but viewers and reports paint by them
-                extra = {name: c.color for name, c in project.config.channels.items()}
-            elif stage == "features":
+            if stage == "features":
                 units = project.units_wells(plate, raw)
                 extra = [train_key, units, sorted(project.classed(plate))]
-            key = fingerprint(stage, key, own(stage), extra)
+            if stage == "ingest":
+                listed, key = self._listed.get(plate, (None, ""))
+                if listed is not raw:  # wells told as they were
+                    key = ingest_key(project, raw)
+            else:
+                key = fingerprint(stage, key, own(stage), extra)
             if self._ask(stage, plate, key):
                 pending = self._explain(stage, plate, pending, retrain)
                 self.reasons[plate, stage] = pending
@@ -223,30 +271,28 @@ class Plan:
     def _intact(self, stage: str, plate: str, key: str) -> bool:
         """Whether what the marker says the job left is still there (``run.verify`` says how close).
 
-        Always: tables, reports, model files and store roots by size. ``sizes``: every file of every
-        well too. ``full``: their bytes.
+        Always: tables, reports, model files and store roots by size, parts by name. ``sizes``: every
+        file of every well too. ``full``: their bytes.
         """
-        verify = self.project.config.run.verify
+        results, verify = self.project.config.results, self.project.config.run.verify
         try:
-            left = json.loads(marker(self.project, plate, stage, key).read_text())
-            for name, size in left.items():
-                path = self.project.config.results / name
-                if not path.exists():  # what has a second name comes back by a thin rule
-                    path = self.project.state / "tables" / name
-                if path.stat().st_size != size:
+            with open(marker(self.project, plate, stage, key), "rb") as file:  # noqa: PTH123
+                left = json.loads(file.read())
+            for name, size in left["files"].items():
+                try:
+                    found = os.stat(f"{results}/{name}")
+                except FileNotFoundError:  # what has a second name comes back by a thin rule
+                    found = os.stat(f"{results}/.plateglass/tables/{name}")
+                if found.st_size != size:
                     return False
-        except (OSError, ValueError):
+            if left["parts"] != parts_of(self.project, stage, plate):
+                return False
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        if not STAGES[stage].wells:
+        if verify == "tables" or not STAGES[stage].wells:
             return True
         ledger = self.project.ledger(stage, plate)
-        parts = self.project.state / "parts" / plate / stage
-        have = set(os.listdir(parts)) if parts.is_dir() else set()
-        if any(f"{well}.parquet" not in have for well in ledger.computed()):
-            return False
-        return verify == "tables" or not damaged(
-            ledger, self.project.config.results / plate, full=verify == "full"
-        )
+        return not damaged(ledger, results / plate, full=verify == "full")
 
     # ------------------------------------------------------------------ reasons
     def _explain(

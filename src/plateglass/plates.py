@@ -3,6 +3,7 @@
 import csv
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from plateglass.config import NAME, Config
@@ -24,6 +25,7 @@ class Plate:
     train: bool
 
 
+@lru_cache(4096)
 def well_name(text: str) -> str | None:
     """``A1``, ``a01`` → ``A01``; up to 1,536-well plates (``AF48``). None if it is no well."""
     match = _WELL.fullmatch(text.strip().upper())
@@ -115,7 +117,8 @@ def read_platemap(plate: Plate, config: Config) -> dict[str, dict[str, str]]:
             )
         if well in wells:
             raise UserError(f"plate {plate.name}: {plate.platemap}, line {line}: {well} again")
-        wells[well] = {k: v for k, v in row.items() if k != wanted.well}
+        del row[wanted.well]
+        wells[well] = row
     return wells
 
 
@@ -123,11 +126,12 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     """(line number, row) pairs and the header of a CSV, stripped; blank lines are skipped."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(line for line in file)
+            reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
             rows = []
             for cells in reader:
-                if not any(cell.strip() for cell in cells):
+                cells = [cell.strip() for cell in cells]
+                if not any(cells):
                     continue
                 if len(cells) > len(header):
                     raise UserError(
@@ -135,9 +139,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
                         f"but the header names {len(header)} columns"
                     )
                 cells += [""] * (len(header) - len(cells))
-                rows.append(
-                    (reader.line_num, dict(zip(header, (c.strip() for c in cells), strict=True)))
-                )
+                rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:

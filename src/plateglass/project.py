@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ class Project:
     sheet: tuple[plates.Plate, ...]
     maps: dict[str, dict[str, dict[str, str]]]
     _own: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    _labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, config: Config) -> "Project":
@@ -37,21 +39,33 @@ class Project:
     def state(self) -> Path:
         return self.config.results / ".plateglass"
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The plates' names, sorted: the sheet's order changes no result."""
         return sorted(plate.name for plate in self.sheet)
 
+    @cached_property
+    def _by_name(self) -> dict[str, plates.Plate]:
+        return {plate.name: plate for plate in self.sheet}
+
     def plate(self, name: str) -> plates.Plate:
-        return next(plate for plate in self.sheet if plate.name == name)
+        return self._by_name[name]
 
     def labels(self, plate: str) -> dict[str, str]:
         """Label by well, where the platemap gives one."""
-        column = self.config.platemap.label
-        return {well: row[column] for well, row in self.maps[plate].items() if row[column]}
+        if plate not in self._labels:
+            column = self.config.platemap.label
+            self._labels[plate] = {
+                w: x for w, row in self.maps[plate].items() if (x := row[column])
+            }
+        return self._labels[plate]
 
     def training_plates(self) -> list[str]:
         """The plates of ``train: yes`` that have training wells."""
+        return self._training
+
+    @cached_property
+    def _training(self) -> list[str]:
         return [p for p in self.names if self.plate(p).train and self.classed(p)]
 
     def classed(self, plate: str) -> dict[str, str]:

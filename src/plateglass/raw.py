@@ -1,20 +1,25 @@
 """What lies in a plate's folder, and whether it can be trusted: asked by the plan and by ingest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from plateglass.errors import PlateglassError
 from plateglass.layouts import Listing, listing
-from plateglass.ledger import fingerprint
+from plateglass.ledger import Ledger, fingerprint
 from plateglass.project import Project
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Signature and bytes of each well's files; ``doubt`` says why nothing may be dropped by them."""
+    """Signature and bytes of each well's files; ``doubt`` says why nothing may be dropped by them.
+
+    ``listing`` is what they were told by; None where they are told as they were.
+    """
 
     wells: dict[str, str]
     bytes: dict[str, int] = field(default_factory=dict)
     doubt: str | None = None
+    listing: Listing | None = None
 
 
 def signatures(found: Listing) -> dict[str, str]:
@@ -22,12 +27,15 @@ def signatures(found: Listing) -> dict[str, str]:
     return {well: fingerprint(sorted(files)) for well, files in found.wells.items()}
 
 
-def scan(project: Project, plate: str) -> Raw:
+def scan(
+    project: Project, plate: str, settled: Callable[[dict[str, str]], bool] = lambda wells: False
+) -> Raw:
     """Look into a plate's folder.
 
     A plate that was ingested before and has lost its folder, or most of its wells, is doubted: its
     wells are told as they were. ``run.missing_raw: keep`` takes that for intended, and
-    ``run.accept_removed`` that the wells are gone.
+    ``run.accept_removed`` that the wells are gone. ``settled`` says of the wells' signatures that
+    ingest finished with exactly these: then nothing is gone, and the ledger need not be read.
 
     Raises
     ------
@@ -35,17 +43,21 @@ def scan(project: Project, plate: str) -> Raw:
         A plate never seen before, or the settings of ingest are new: the mistake is in there.
     """
     run, folder = project.config.run, project.plate(plate).path
-    ledger = project.ledger("ingest", plate)
-    known = {well: entry["parts"]["in"] for well, entry in ledger.items()}
     keep = run.missing_raw == "keep"
     try:
         found = listing(project.plate(plate), project.config)
     except PlateglassError as error:
+        ledger = project.ledger("ingest", plate)
+        known = _known(ledger)
         own = project.own("ingest")["params"]
         if known and (keep or any(e["parts"]["params"] == own for e in ledger.values())):
             return Raw(known, doubt=None if keep else str(error))
         raise
     now = signatures(found)
+    sizes = {well: sum(size for _, size, *_ in files) for well, files in found.wells.items()}
+    if settled(now):
+        return Raw(now, sizes, listing=found)
+    known = _known(project.ledger("ingest", plate))
     gone = known.keys() - now.keys()
     if known and 2 * len(gone) > len(known) and plate not in run.accept_removed:
         doubt = (
@@ -54,5 +66,9 @@ def scan(project: Project, plate: str) -> Raw:
             f"run.accept_removed: [{plate}]"
         )
         return Raw(known, doubt=None if keep else doubt)
-    sizes = {well: sum(size for _, size, *_ in files) for well, files in found.wells.items()}
-    return Raw(now, sizes)
+    return Raw(now, sizes, listing=found)
+
+
+def _known(ledger: Ledger) -> dict[str, str]:
+    """Signature of each well's files as ingest saw them."""
+    return {well: entry["parts"]["in"] for well, entry in ledger.items()}

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -63,8 +63,6 @@ class Job:
 
     def of(self, plate: str) -> "Job":
         """The same job's view of another plate (train reads all training plates)."""
-        from dataclasses import replace
-
         return replace(self, plate=plate)
 
     def part(self, stage: str, well: str) -> Path:
@@ -161,7 +159,9 @@ def _spread(
     window = 2 * max(1, sum(dask.nthreads().values()))
 
     def submit(well: str) -> Any:
-        return dask.submit(_attempt, function, job, well, given, pure=False)
+        known = {well: job.known[well]} if well in job.known else {}
+        alone = replace(job, sheet=(job.entry,), known=known)  # not a thousand plates to each well
+        return dask.submit(_attempt, function, alone, well, given, pure=False)
 
     pool = as_completed([submit(w) for _, w in zip(range(window), waiting)], loop=dask.loop)
     failure: BaseException | None = None

@@ -1,10 +1,13 @@
 """What the Snakefile asks: names of markers, their order, reasons, and the last words of a run."""
 
+import contextlib
+import gc
 import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,18 @@ RESTORE = (
 )
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would walk over all that a plan holds again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Workflow:
     """Stands between Snakemake and the plan.
 
@@ -34,11 +49,13 @@ class Workflow:
     restore = RESTORE  # a shell function and its call
 
     def __init__(self, workflow: Any, config: dict):
+        self._snakemake = workflow
         try:
             file = self._file(workflow)
             self.config = settings.read(file)
-            self.project = Project.read(self.config)
-            self.plan = Plan(self.project) if workflow.is_main_process else None
+            with _uncollected():
+                self.project = Project.read(self.config)
+                self.plan = Plan(self.project) if workflow.is_main_process else None
             if self.plan is not None and not self.plan.reasons:
                 jobs.hold_to_strict(self.project)  # else a finished run would pass in silence
         except PlateglassError as error:
@@ -49,6 +66,21 @@ class Workflow:
         if self.plan is not None:
             for note in [*self.plan.notes, *self.plan.refused.values()]:
                 print(f"note: {note}", file=sys.stderr)
+
+    @cached_property
+    def _graph(self) -> set[tuple[str, str]]:
+        """The (plate, stage)s whose jobs Snakemake is told of.
+
+        Those that must run, which a thousand finished plates do not slow down; all, where the user
+        asks about the graph itself (``--report``, ``--dag`` …) or bends it (``--forceall`` …). Asked
+        by input functions alone: while the Snakefile is read, nobody knows what the graph is for.
+        """
+        asked = self._snakemake.dag_settings
+        bent = (
+            asked.forceall or asked.forcetargets or asked.forcerun or asked.until or asked.omit_from
+        )
+        whole = self._snakemake.execution_settings is None or self._snakemake.touch or bent
+        return set(self.plan.keys if whole else self.plan.reasons)
 
     # ------------------------------------------------------------------ for the rules
     def command(self, stage: str) -> str:
@@ -82,7 +114,7 @@ class Workflow:
                     wanted.append((SCREEN, "aggregate"))
             else:
                 wanted = [(SCREEN if s == "train" else wildcards.plate, s) for s in stages]
-            return [self.done(*pair) for pair in wanted if pair in self.plan.keys]
+            return [self.done(*pair) for pair in wanted if pair in self._graph]
 
         return inputs
 
@@ -90,7 +122,8 @@ class Workflow:
         """Input function: the tables that a stage to run reads, a plate's or (``whole``) all plates'.
 
         Snakemake deletes a rule's outputs before it runs, so who reads tables waits for the thin rule
-        that puts them in place. Nothing for a stage that need not run: a table put back is no change.
+        that puts them in place. Nothing for a stage that need not run: a table put back is no change;
+        and nothing of plates whose tables are in place and stay as they are.
         """
 
         def inputs(wildcards: Any) -> list[str]:
@@ -98,13 +131,22 @@ class Workflow:
             if self.plan is None or (plate, stage) not in self.plan.reasons:
                 return []
             found = self._tables(self._shown_plates() if whole else [plate])
-            selected = [f"{self.results}/{SCREEN}/wells_selected.parquet"]
-            return found + (selected if whole and stage == "report" else [])
+            if whole and stage == "report":
+                found += self._named(SCREEN, "aggregate", ["wells_selected.parquet"])
+            return found
 
         return inputs
 
     def _tables(self, plates: list[str]) -> list[str]:
-        return [f"{self.results}/{p}/{name}.parquet" for p in plates for name in PLATE_TABLES]
+        names = [f"{name}.parquet" for name in PLATE_TABLES]
+        return [file for plate in plates for file in self._named(plate, "aggregate", names)]
+
+    def _named(self, plate: str, stage: str, names: list[str]) -> list[str]:
+        """What a stage shows to people; where it is no part of the graph, what of that is lost."""
+        files = [f"{self.results}/{plate}/{name}" for name in names]
+        if (plate, stage) in self._graph:
+            return files
+        return [file for file in files if not os.path.exists(file)]  # noqa: PTH110
 
     def why(self, stage: str, plate: str | None = None) -> Callable[..., str]:
         """Params function: the reason. Its ``input`` argument keeps it out of the triggers."""
@@ -117,8 +159,8 @@ class Workflow:
     def why_refused(self, wildcards: Any, input: Any) -> str:
         return self.plan.refused.get(wildcards.plate, "") if self.plan else ""
 
-    def markers(self) -> list[str]:
-        """All markers: targets of ``rule all``."""
+    def markers(self, wildcards: Any) -> list[str]:
+        """The markers of all jobs in the graph, and the last one of all: targets of ``rule all``."""
         if self.plan is None:
             return []
         folder = f"{self.results}/.plateglass/done"
@@ -126,15 +168,18 @@ class Workflow:
             f"{folder}/{plate}.refused.{fingerprint(why)}"
             for plate, why in self.plan.refused.items()
         ]
-        return [self.done(*pair) for pair in self.plan.keys] + refused
+        wanted = dict.fromkeys([*self._graph, (SCREEN, "report")])  # without inputs, all would run
+        return [self.done(*pair) for pair in wanted] + refused
 
-    def shown(self) -> list[str]:
+    def shown(self, wildcards: Any) -> list[str]:
         """Tables and reports: targets besides, so that a deleted one comes back."""
         if self.plan is None:
             return []
-        files = [f"{p}/report.html" for p in self._shown_plates()]
-        files += ["screen/wells_selected.parquet", "screen/report.html"]
-        return self._tables(self._shown_plates()) + [f"{self.results}/{file}" for file in files]
+        files = self._tables(self._shown_plates())
+        files += self._named(SCREEN, "aggregate", ["wells_selected.parquet"])
+        for plate in [*self._shown_plates(), SCREEN]:
+            files += self._named(plate, "report", ["report.html"])
+        return files
 
     def _shown_plates(self) -> list[str]:
         return [plate for plate in self.project.names if plate not in self.plan.refused]

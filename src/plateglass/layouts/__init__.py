@@ -5,6 +5,7 @@ costs one walk over the folder and imports the standard library only. `tiff` rea
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -104,6 +105,7 @@ def listing(plate: "Plate", config: "Config") -> Listing:
     return import_module(f"plateglass.layouts.{plate.layout}").listing(plate, config)
 
 
+@lru_cache(4096)
 def well_of(written: str | tuple[str, str]) -> str:
     """`a1`, (`A`, `01`), (`1`, `1`) → `A01`; ValueError beyond AF48."""
     from plateglass.plates import well_name

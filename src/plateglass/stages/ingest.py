@@ -25,9 +25,10 @@ SAMPLED = 9  # wells whose first file tells what the plate's images are like
 _listings: dict[tuple[str, str], Listing] = {}
 
 
-def run(job: Job, wells: list[str]) -> Iterator[Result]:
-    """Ingest these wells in Dask workers; one Result a well."""
-    found = _listings[job.plate, job.key] = listing(job.entry, job.config)
+def run(job: Job, wells: list[str], found: Listing | None = None) -> Iterator[Result]:
+    """Ingest these wells in Dask workers; one Result a well. ``found`` is the plate's index."""
+    found = found or listing(job.entry, job.config)
+    _listings[job.plate, job.key] = found
     usual = _usual(found)
     sized = job.config.ingest.pixel_size_um or found.pixel_size_um or usual.pixel_size_um
     if sized is None:

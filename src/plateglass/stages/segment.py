@@ -48,8 +48,9 @@ def one_well(job: Job, well: str) -> Result:
         counts.append({"Metadata_Site": site} | found[2])
     part = job.part("segment", well)
     tables.write(part, pd.concat(rows, ignore_index=True).astype(CELL_TYPES))
-    tables.write(part.with_suffix(".sites.parquet"), pd.DataFrame(counts))
-    files = [path for name in LABELS for path in store.files_of(job.store, well, name)]
+    counted = part.with_suffix(".sites.parquet")
+    tables.write(counted, pd.DataFrame(counts))
+    files = [counted] + [path for name in LABELS for path in store.files_of(job.store, well, name)]
     total = pd.DataFrame(counts).drop(columns="Metadata_Site").sum()
     return Result(
         well, files=files, counts={"fields": len(counts)} | {k: int(v) for k, v in total.items()}

@@ -1,0 +1,164 @@
+"""A finished screen of any number of plates, for timing the plan: no pixel is computed.
+
+Raw files are real and tiny. Every job runs through the engine, with stages in the real ones' place
+that leave their files' names and nothing in them; so ledgers, markers and tables are where planning
+looks for them, and it finds nothing to do. The plates' parts are one folder with many names: plans
+list it and read none of it.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from unittest.mock import patch
+
+import yaml
+
+from plateglass import config, jobs
+from plateglass.files import write_atomically
+from plateglass.ledger import Ledger, fingerprint
+from plateglass.plan import PLATE_TABLES, Plan
+from plateglass.project import Project
+from plateglass.stages import SCREEN, STAGES
+from plateglass.wells import Job, Result
+
+ROLES = ("negative_control", "positive_control", *["treatment"] * 10)  # by column
+PATTERN = r"(?P<well>[A-P]\d\d)_s(?P<site>\d)_w(?P<channel>\d)\.tif"
+LEVELS = 4  # of an image's pyramid
+ENDINGS = {
+    "ingest": (".parquet",),
+    "segment": (".parquet", ".sites.parquet"),
+    "features": (".parquet", ".maps.npz"),
+    "attribute": (".parquet",),
+}  # of the files that a stage's part of a well consists of
+MODEL_TABLES = ("history.parquet", "channels.parquet", "controls.parquet")
+
+
+def wells_of(count: int) -> list[str]:
+    """The first wells of a 384-well plate, row by row."""
+    return [f"{row}{column:02d}" for row in "ABCDEFGHIJKLMNOP" for column in range(1, 25)][:count]
+
+
+def write_raw(
+    folder: Path, plates: int, wells: Sequence[str], sites: int = 1, channels: int = 1
+) -> Path:
+    """Plates of one-byte images with platemaps, a sheet and settings; returns the settings' file."""
+    lines = ["plate,path,platemap,train"]
+    rows = ["well,role,compound,dose"]
+    rows += [f"{w},{ROLES[int(w[1:]) % 12]},c{i},{i % 8}" for i, w in enumerate(wells)]
+    for number in range(1, plates + 1):
+        name = f"P{number:04d}"
+        plate = folder / "raw" / name
+        plate.mkdir(parents=True)
+        for well in wells:
+            for site in range(1, sites + 1):
+                for channel in range(1, channels + 1):
+                    (plate / f"{well}_s{site}_w{channel}.tif").write_bytes(b"x")
+        (plate / "platemap.csv").write_text("\n".join(rows) + "\n")
+        lines.append(f"{name},raw/{name},raw/{name}/platemap.csv,{'no' if number > 1 else 'yes'}")
+    (folder / "plates.csv").write_text("\n".join(lines) + "\n")
+    settings = {
+        "plates": "plates.csv",
+        "results": "results",
+        "channels": {f"C{c}": {"match": str(c)} for c in range(1, channels + 1)},
+        "ingest": {"pattern": PATTERN},
+        "segment": {"nuclei": {"channel": "C1"}},
+        "train": {"classes": ["negative_control", "positive_control"]},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def finish(settings: Path) -> Project:
+    """Run every job of the plan, with stages that compute nothing in the real ones' place."""
+    project = Project.read(config.read(settings))
+    plan = Plan(project)
+    for stage in STAGES:
+        sys.modules[f"plateglass.stages.{stage}"] = _stand_in(stage)
+    order = list(STAGES)
+    # each job writes its ledger in the end; a line at a time would take most of the minutes
+    in_memory = patch.object(Ledger, "add", lambda ledger, well, **e: ledger.update({well: e}))
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), in_memory:
+        for plate, stage in sorted(
+            plan.keys, key=lambda ps: (order.index(ps[1]), ps[0] == SCREEN, ps[0])
+        ):
+            jobs.run(project, stage, plate, plan.keys[plate, stage], threads=1)
+    for stage in STAGES:
+        del sys.modules[f"plateglass.stages.{stage}"]
+    if reasons := Plan(project).reasons:
+        raise AssertionError(f"the fabricated screen is not finished: {reasons}")
+    return project
+
+
+def _stand_in(stage: str) -> ModuleType:
+    """A stage's module that leaves what the stage leaves, but the wells' arrays and tables."""
+    module = ModuleType(stage)
+    shared: list[Path] = []
+
+    def run(job: Job, wells: list[str], found=None) -> Iterator[Result]:
+        parts = job.part(stage, wells[0]).parent
+        parts.parent.mkdir(parents=True, exist_ok=True)
+        if not shared:
+            parts.mkdir()
+            for well in wells:
+                for ending in ENDINGS[stage]:
+                    (parts / f"{well}{ending}").touch()
+            shared.append(parts)
+        else:  # the same listing, without a million files
+            parts.symlink_to(shared[0], target_is_directory=True)
+        sites = len(list(job.entry.path.glob(f"{wells[0]}_s*_w1.tif")))
+        if stage == "ingest":
+            write_atomically(job.store / "zarr.json", "{}")
+        for well in wells:
+            stored = {name: (70_000, "0123456789abcdef") for name in _files(stage, well, sites)}
+            content = fingerprint(well) if stage == "ingest" else None
+            yield Result(well, content=content, stored=stored)
+
+    def run_plate(job: Job) -> None:
+        names = ["report.html"] if stage == "report" else [f"{t}.parquet" for t in PLATE_TABLES]
+        for name in names:
+            (job.plate_dir / name).write_text("x")
+
+    def run_screen(job: Job) -> None:
+        name = "report.html" if stage == "report" else "wells_selected.parquet"
+        (job.plate_dir / name).write_text("x")
+
+    def train(job: Job) -> None:
+        for name in ("model.safetensors", "donors.safetensors", *MODEL_TABLES):
+            write_atomically(job.model_dir / name, "x")
+        write_atomically(job.model_dir / "model.json", json.dumps({"key": job.model}))
+
+    module.run = train if stage == "train" else run
+    module.run_plate, module.run_screen = run_plate, run_screen
+    return module
+
+
+def _files(stage: str, well: str, sites: int) -> list[str]:
+    """Names of the files that a stage notes in its ledger: as many and as long as real ones."""
+    here = f"plate.zarr/{well[0]}/{int(well[1:])}"
+    if stage == "ingest":
+        names = [f"{here}/zarr.json"]
+        for site in range(sites):
+            names.append(f"{here}/{site}/zarr.json")
+            for level in range(LEVELS):
+                names += [f"{here}/{site}/{level}/{end}" for end in ("zarr.json", "c/0/0/0/0")]
+        return names
+    if stage == "segment":
+        levels = [f"{n}/{end}" for n in range(LEVELS) for end in ("zarr.json", "c/0/0/0")]
+        return [
+            f"{here}/{site}/labels/{label}/{end}"
+            for site in range(sites)
+            for label in ("nuclei", "cells")
+            for end in ("zarr.json", *levels)
+        ]
+    part = f"../.plateglass/parts/P0001/{stage}/{well}"
+    if stage == "features":
+        return [f"{part}.parquet", f"{part}.maps.npz"]
+    maps = f"attribution.zarr/{here[11:]}"
+    arrays = ("cell", "gradcam", "pcim", "site", "x", "y")
+    files = [f"{maps}/{array}/{end}" for array in arrays for end in ("c/0", "zarr.json")]
+    return [f"{part}.parquet", *files, f"{maps}/zarr.json"]

@@ -1,0 +1,269 @@
+"""Work by the well: constant from 12 to 384 wells, spread over two workers, and done once.
+
+    python tests/benchmarks/scale_wells.py --folder DIR constant --wells 12 96 384 --rounds 3
+    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 16 --size 1080 --channels 5
+    python tests/benchmarks/scale_wells.py --folder DIR changed --wells 384
+
+`constant` prints reads, writes, CPU ms a well and peak memory of ingest and of the mask step (segment
+with a threshold in the network's place) in one process, after a plate that warms it up. `workers` runs
+both steps with one and with two workers: wall and, since cores may be shared, the CPU seconds of one
+over those of the busiest process of two. `changed` runs every job of a plate (classical features,
+no network) by the command line, then again after one well got other images, beside a plate that has
+that one well only.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import yaml
+from fabricated import wells_of
+
+from plateglass import config, jobs
+from plateglass.plan import Plan
+from plateglass.project import Project
+from plateglass.wells import Job, Result, each
+
+ROOT = Path(__file__).parents[2]
+STEPS = ("ingest", "segment")
+
+
+def field(size: int, seed: int, cells: int | None = None) -> np.ndarray:
+    """uint16 (size, size): noise and bright discs, about one to every 48² pixels."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(400, 20, (size, size))
+    y, x = np.mgrid[-9:10, -9:10]
+    disc = (y**2 + x**2 <= 64) * 3000.0
+    for _ in range(cells or max(1, (size // 48) ** 2)):
+        top, left = rng.integers(0, size - 19, 2)
+        image[top : top + 19, left : left + 19] = np.maximum(
+            image[top : top + 19, left : left + 19], disc + 400
+        )
+    return image.clip(0, 65535).astype(np.uint16)
+
+
+def write_screen(folder: Path, plates: dict[str, int], size: int, channels: int) -> Path:
+    """Plates of so many wells each, one site a well; returns the settings' file."""
+    lines = ["plate,path,platemap"]
+    images = [field(size, seed) for seed in range(channels)]
+    for plate, count in plates.items():
+        (folder / "raw" / plate).mkdir(parents=True, exist_ok=True)
+        rows = ["well,role"]
+        for i, well in enumerate(wells_of(count)):
+            rows.append(f"{well},{'negative_control' if i % 8 == 0 else 'treatment'}")
+            for channel, image in enumerate(images, 1):
+                tifffile.imwrite(folder / "raw" / plate / f"{well}_s1_w{channel}.tif", image)
+        (folder / "raw" / plate / "platemap.csv").write_text("\n".join(rows) + "\n")
+        lines.append(f"{plate},raw/{plate},raw/{plate}/platemap.csv")
+    (folder / "plates.csv").write_text("\n".join(lines) + "\n")
+    settings = {
+        "plates": "plates.csv",
+        "results": "results",
+        "channels": {f"C{c}": {"match": str(c)} for c in range(1, channels + 1)},
+        "ingest": {
+            "pattern": r"(?P<well>[A-P]\d\d)_s(?P<site>\d)_w(?P<channel>\d)\.tif",
+            "pixel_size_um": 0.65,
+        },
+        "segment": {"nuclei": {"channel": "C1"}, "cells": {"channel": f"C{min(2, channels)}"}},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+# ---------------------------------------------------------------------- inside a process of its own
+def threshold(image, diameter=None):
+    """Stands for the network: connected bright pixels."""
+    from scipy import ndimage
+
+    return ndimage.label(np.squeeze(image) > 2000)[0].astype(np.int32)
+
+
+def step(job: Job, well: str, name: str, **given) -> Result:
+    """A well of ingest or of the mask step; counts tell what its process has spent so far."""
+    module = importlib.import_module(f"plateglass.stages.{name}")
+    module._model = lambda name, where: threshold
+    made = module.one_well(job, well, **given)
+    made.counts |= {"pid": os.getpid(), "cpu": time.process_time()}
+    return made
+
+
+def spent(settings: Path, stage: str, plate: str, threads: int) -> dict:
+    """CPU, wall, reads and writes of this process, and the busiest process's CPU, of one job."""
+    by_process: dict[int, float] = {}
+    module, record = importlib.import_module(f"plateglass.stages.{stage}"), jobs._record
+
+    def note(job, ledger, parts, result):
+        pid = result.counts["pid"]
+        by_process[pid] = max(by_process.get(pid, 0), result.counts["cpu"])
+        record(job, ledger, parts, result)
+
+    module.each = lambda job, function, wells, **given: each(job, step, wells, name=stage, **given)
+    jobs._record = note
+    project = Project.read(config.read(settings))
+    key = Plan(project).keys[plate, stage]
+    io, cpu, wall = _io(), time.process_time(), time.perf_counter()
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        jobs.run(project, stage, plate, key, threads)
+    found = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    found |= {name: value - io[name] for name, value in _io().items()}
+    by_process.pop(os.getpid(), None)
+    found["busiest"] = max([found["cpu"], *by_process.values()])
+    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found["peak_worker_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    module.each, jobs._record = each, record
+    return found
+
+
+def _io() -> dict[str, int]:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return {k: int(v) for k, v in (line.split(": ") for line in lines) if k in ("syscr", "syscw")}
+
+
+def child(folder: Path, *arguments: str) -> dict:
+    """`spent` in a fresh process; the last line it prints."""
+    command = [sys.executable, __file__, "--folder", str(folder), "_job", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ---------------------------------------------------------------------- what is asked
+def constant(args: argparse.Namespace) -> None:
+    """Per-well work and peak memory of plates of different sizes."""
+    figures = defaultdict(lambda: defaultdict(list))
+    for turn in range(args.rounds):
+        for count in args.wells:
+            folder = args.folder / f"constant{count}_{turn}"
+            shutil.rmtree(folder, ignore_errors=True)
+            write_screen(folder, {"W": 12, "P": count}, args.size, args.channels)
+            for stage in STEPS:
+                found = child(folder, stage, "W,P", 1)
+                for name, value in found.items():
+                    figures[stage, count][name].append(value)
+            shutil.rmtree(folder)
+    print(
+        "| step | wells | reads a well | writes a well | CPU ms a well | of the first | peak MB |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for stage in STEPS:
+        first = None
+        for count in args.wells:
+            found = {k: statistics.median(v) for k, v in figures[stage, count].items()}
+            cpu = 1000 * found["cpu"] / count
+            first = first or cpu
+            print(
+                f"| {stage} | {count} | {found['syscr'] / count:.1f} | {found['syscw'] / count:.1f} | "
+                f"{cpu:.1f} | {cpu / first:.2f} | {found['peak_mb']:.0f} |"
+            )
+
+
+def workers(args: argparse.Namespace) -> None:
+    """One worker and two, the same wells."""
+    figures = defaultdict(lambda: defaultdict(list))
+    for turn in range(args.rounds):
+        for threads in (1, 2):
+            folder = args.folder / f"workers{threads}_{turn}"
+            shutil.rmtree(folder, ignore_errors=True)
+            write_screen(folder, {"P": args.wells[0]}, args.size, args.channels)
+            for stage in STEPS:
+                for name, value in child(folder, stage, "P", threads).items():
+                    figures[stage, threads][name].append(value)
+            shutil.rmtree(folder)
+    print(
+        "| step | wall of one, s | of two | ratio | CPU of one, s | busiest of two | ratio | load |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for stage in STEPS:
+        one, two = ({k: statistics.median(v) for k, v in figures[stage, n].items()} for n in (1, 2))
+        print(
+            f"| {stage} | {one['wall']:.1f} | {two['wall']:.1f} | {one['wall'] / two['wall']:.2f} | "
+            f"{one['cpu']:.1f} | {two['busiest']:.1f} | {one['cpu'] / two['busiest']:.2f} | "
+            f"{os.getloadavg()[0]:.1f} |"
+        )
+
+
+def changed(args: argparse.Namespace) -> None:
+    """All jobs of a plate; again after one well changed; and of a plate of one well."""
+    count = args.wells[0]
+    folder = args.folder / "changed"
+    shutil.rmtree(folder, ignore_errors=True)
+    settings = write_screen(folder, {"P": count, "One": 1}, args.size, args.channels)
+    full, alone = run_jobs(settings, "P"), run_jobs(settings, "One")
+    for channel in range(1, args.channels + 1):
+        image = field(args.size, 100 + channel)
+        tifffile.imwrite(folder / "raw/P" / f"A02_s1_w{channel}.tif", image)
+    again = run_jobs(settings, "P")
+    print(f"CPU seconds of each job, {count} wells; load {os.getloadavg()[0]:.1f}")
+    print("| job | full run | a well of it, ms | plate of one well | one well changed |")
+    print("|---|---|---|---|---|")
+    bound = 0.0
+    for stage, cpu in full.items():
+        whole = stage in ("aggregate", "report")
+        bound += cpu if whole else alone[stage]
+        by_well = "" if whole else f"{1000 * (cpu - alone[stage]) / (count - 1):.0f}"
+        print(f"| {stage} | {cpu:.2f} | {by_well} | {alone[stage]:.2f} | {again[stage]:.2f} |")
+    print(
+        f"sum {sum(again.values()):.2f} s; bound (starts with one well, tables, report) {bound:.2f} s"
+    )
+
+
+def run_jobs(settings: Path, plate: str) -> dict[str, float]:
+    """CPU seconds of each job of a plate, as Snakemake calls them."""
+    times = {}
+    plan = Plan(Project.read(config.read(settings)))
+    for name, stage in plan.reasons:
+        if name != plate:
+            continue
+        before = os.times()
+        command = [sys.executable, "-m", "plateglass.cli", stage, plate, "--config", str(settings)]
+        done = subprocess.run([*command, "--key", plan.keys[plate, stage]], capture_output=True)
+        if done.returncode:
+            raise SystemExit(done.stderr.decode())
+        after = os.times()
+        times[stage] = sum(after[2:4]) - sum(before[2:4])
+    return times
+
+
+def main() -> None:
+    """Print tables."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--folder", type=Path, required=True)
+    what = arguments.add_subparsers(dest="what", required=True)
+    for function, wells in ((constant, [12, 96, 384]), (workers, [16]), (changed, [384])):
+        one = what.add_parser(function.__name__)
+        one.add_argument("--wells", type=int, nargs="+", default=wells)
+        one.add_argument("--size", type=int, default=96)
+        one.add_argument("--channels", type=int, default=2)
+        one.add_argument("--rounds", type=int, default=3)
+        one.set_defaults(run=function)
+    job = what.add_parser("_job")
+    job.add_argument("stage")
+    job.add_argument("plates")
+    job.add_argument("threads", type=int)
+    args = arguments.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if args.what == "_job":
+        for plate in args.plates.split(","):
+            found = spent(args.folder / "config.yaml", args.stage, plate, args.threads)
+        print(json.dumps(found))
+    else:
+        args.folder.mkdir(parents=True, exist_ok=True)
+        args.run(args)
+
+
+if __name__ == "__main__":
+    main()
