@@ -82,8 +82,9 @@ def cluster(settings: str = "") -> Iterator[Path]:
     install()
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     configuration = _write(folder, settings)
-    before = os.environ.get("SLURM_CONF")
+    before = {name: os.environ.get(name) for name in ("SLURM_CONF", "PATH")}
     os.environ["SLURM_CONF"] = str(configuration)
+    os.environ["PATH"] = f"{folder}/bin:{os.environ['PATH']}"
     daemons = []
     try:
         munge = [f"--{what}-file={folder}/munge.{what}" for what in ("key", "pid", "log", "seed")]
@@ -100,10 +101,11 @@ def cluster(settings: str = "") -> Iterator[Path]:
                 _until(lambda: not ask("squeue", "-h").strip(), "the last job", folder, 30)
         for daemon in reversed(daemons):
             stop(daemon)
-        if before is None:
-            del os.environ["SLURM_CONF"]
-        else:
-            os.environ["SLURM_CONF"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         shutil.rmtree(folder)
 
 
@@ -137,7 +139,7 @@ def _found(name: str) -> str | None:
 def _write(folder: Path, settings: str) -> Path:
     """Keys, folders and settings; returns the path of slurm.conf."""
     folder.chmod(0o755)
-    for name in ("state", "spool"):
+    for name in ("state", "spool", "bin"):
         (folder / name).mkdir()
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
@@ -149,6 +151,10 @@ def _write(folder: Path, settings: str) -> Path:
     configuration.write_text(SETTINGS.format(folder=folder, **given) + settings)
     devices = "".join(f"Name=gpu File={file}\n" for file in PRETENDED_GPUS)
     (folder / "gres.conf").write_text(devices)
+    # Snakemake's job steps drop all SLURM_* variables but a few before they call srun
+    srun = folder / "bin" / "srun"
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={configuration} exec {_found("srun")} "$@"\n')
+    srun.chmod(0o755)
     return configuration
 
 
