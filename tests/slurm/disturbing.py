@@ -7,9 +7,10 @@ import subprocess
 import time
 from pathlib import Path
 
+from submission import last_id, profile, start, submitted
+
 from plateglass import synthetic
 from screen import Screen
-from submission import last_id, profile, start, submitted
 
 NAMES = ("cancelled", "late", "broken", "good")
 WELLS = {f"{row}{column:02d}": synthetic.NEGATIVE for row in "AB" for column in range(1, 13)}
@@ -73,7 +74,7 @@ def _process(screen: Screen, plate: str) -> int:
             where = (process / "cwd").readlink()
         except OSError:
             continue
-        if said[1:4] == ["-m", "plateglass.cli", "ingest"] and plate in said:
-            if where == screen.folder:
-                return int(process.name)
+        ours = said[1:4] == ["-m", "plateglass.cli", "ingest"] and where == screen.folder
+        if ours and plate in said:
+            return int(process.name)
     raise ProcessLookupError(f"{plate}: no job is running")

@@ -48,7 +48,7 @@ def start(screen: Screen, profile: Path, *options: str) -> subprocess.Popen:
         )
 
 
-def finish(running: subprocess.Popen, screen: Screen, seconds: float = 400) -> tuple[int, str]:
+def finish(running: subprocess.Popen, screen: Screen, seconds: float = 900) -> tuple[int, str]:
     """Exit code, and all that the terminal showed."""
     try:
         code = running.wait(seconds)

@@ -4,9 +4,9 @@ import re
 from itertools import pairwise
 
 import pytest
+from submission import last_id, profile, snakemake, submitted
 
 from screen import Screen
-from submission import last_id, profile, snakemake, submitted
 
 pytestmark = pytest.mark.slurm
 WELL_STAGES = ("ingest", "segment", "features", "attribute")
