@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slurm
 def lines():
     """The commands of the page, with as many workers as this machine bears."""
     page = (ROOT / "docs/slurm.md").read_text()
-    found = re.findall(r"^sbatch --job-name dask .*$", page, re.M)
-    assert len(found) == 2 and "--ntasks 64" in found[1]
+    found = re.findall(r"^(?:sbatch --job-name dask|until) .*$", page, re.M)
+    assert len(found) == 3 and "--ntasks 64" in found[1]
     return [line.replace("--ntasks 64", "--ntasks 2") for line in found]
 
 
@@ -40,8 +40,9 @@ def started(slurm, disturbance, lines, screen):
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # an activated environment
     for line in lines:
         subprocess.run(
-            line, shell=True, check=True, cwd=screen.folder, env={**os.environ, "PATH": path}
-        )
+            line, shell=True, check=True, timeout=120,
+            cwd=screen.folder, env={**os.environ, "PATH": path},
+        )  # fmt: skip
     yield
     subprocess.run(["scancel", "--name", "dask"], check=True)
 
