@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -70,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     except PlateglassError as error:
         print(f"plateglass: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        by = str(stop) or "the keyboard"
+        print(f"plateglass: stopped by {by}; finished wells are kept", file=sys.stderr)
         return 130
     except Exception:
         traceback.print_exc()
@@ -93,11 +96,17 @@ def _job(args: argparse.Namespace) -> None:
     # not depend on the number of cores and workers do not fight over them.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    signal.signal(signal.SIGTERM, _stop)
     from plateglass import jobs
     from plateglass.project import check_identifiers
 
     project = _project(args.config)
     jobs.run(project, args.command, check_identifiers(args.plate), args.key, args.threads)
+
+
+def _stop(number: int, frame: object) -> None:
+    """A cluster ends jobs by a signal first: leave as on Ctrl-C, with progress and workers cleared."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,10 @@ class ReportSettings(Section):
 
 
 class DaskSettings(Section):
-    """A running Dask cluster to spread the wells over, instead of this job's own workers."""
+    """A running Dask cluster to spread the wells over, instead of this job's own workers.
+
+    ``scheduler`` is its address (``tcp://…``) or the file that ``--scheduler-file`` wrote.
+    """
 
     scheduler: str
 
@@ -278,6 +281,10 @@ def parse(raw: dict[str, Any], folder: Path, source: str = "settings") -> Config
     if config.train.model is not None:
         model = _absolute(folder, config.train.model)
         changed["train"] = config.train.model_copy(update={"model": model})
+    if (dask := config.run.dask) is not None and "://" not in dask.scheduler:
+        file = str(_absolute(folder, Path(dask.scheduler)))
+        dask = dask.model_copy(update={"scheduler": file})
+        changed["run"] = config.run.model_copy(update={"dask": dask})
     if "/" in config.segment.nuclei.model:
         file = _absolute(folder, Path(config.segment.nuclei.model).expanduser())
         nuclei = config.segment.nuclei.model_copy(update={"model": str(file)})

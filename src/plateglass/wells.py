@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from plateglass.errors import DataError
+from plateglass.errors import DataError, SetupError
 from plateglass.files import digest, write_atomically
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from plateglass.plates import Plate
 
 CLUSTER_FROM = 5  # starting worker processes costs seconds: fewer wells than this run in the job
+WORKERS_WITHIN = 600  # seconds that a running cluster has to get its first worker from a queue
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def client(job: Job) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     if job.config.run.dask is not None:
-        with Client(job.config.run.dask.scheduler, set_as_default=False) as found:
+        with _running(job.config.run.dask.scheduler) as found:
             yield found
         return
     workers = job.config.run.workers or job.threads
@@ -149,29 +150,64 @@ def client(job: Job) -> Iterator[Any]:
         yield own
 
 
+def _running(scheduler: str) -> Any:
+    """A client of a cluster that someone else started, by its address or scheduler file.
+
+    Raises
+    ------
+    SetupError
+        Nobody answers there, or no worker joins in ``WORKERS_WITHIN`` seconds.
+    """
+    from distributed import Client
+
+    by_address = "://" in scheduler
+    found = None
+    try:
+        if not by_address and not Path(scheduler).exists():  # Dask would wait for it without end
+            raise FileNotFoundError("no such file")
+        place = {"address" if by_address else "scheduler_file": scheduler}
+        found = Client(**place, set_as_default=False, timeout="30s")
+        found.wait_for_workers(1, timeout=WORKERS_WITHIN)
+    except (OSError, ValueError, TimeoutError) as error:
+        if found is None:
+            problem = f"no scheduler answers at {scheduler} ({error})"
+        else:
+            found.close()
+            problem = f"the scheduler at {scheduler} has no worker"
+        raise SetupError(
+            f"run.dask.scheduler: {problem}; start `dask scheduler` and `dask worker` first, with the "
+            "same Python, or leave run.dask out"
+        ) from error
+    return found
+
+
 def _spread(
     dask: Any, function: Callable[..., T], job: Job, wells: Sequence[str], given: dict
 ) -> Iterator[T | Result]:
     """Keep a window of wells under way, so that a plate of any size needs the same memory."""
     from distributed import as_completed
 
-    waiting = iter(wells)
-    window = 2 * max(1, sum(dask.nthreads().values()))
-
     def submit(well: str) -> Any:
         known = {well: job.known[well]} if well in job.known else {}
         alone = replace(job, sheet=(job.entry,), known=known)  # not a thousand plates to each well
         return dask.submit(_attempt, function, alone, well, given, pure=False)
 
-    pool = as_completed([submit(w) for _, w in zip(range(window), waiting)], loop=dask.loop)
+    waiting, under_way = iter(wells), 0
+    pool = as_completed(loop=dask.loop)
     failure: BaseException | None = None
-    for future in pool:
+    while True:
+        window = 2 * max(1, sum(dask.nthreads().values()))  # workers of a cluster come and go
+        for _, well in zip(range(window - under_way if failure is None else 0), waiting):
+            pool.add(submit(well))
+            under_way += 1
+        if not under_way:
+            break
+        future = next(pool)
+        under_way -= 1
         if (error := future.exception()) is not None:
             failure = failure or error
         else:
             yield future.result()
-        if failure is None and (well := next(waiting, None)) is not None:
-            pool.add(submit(well))
     if failure is not None:
         raise failure
 

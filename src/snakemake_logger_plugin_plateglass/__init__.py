@@ -1,10 +1,12 @@
 """``snakemake --logger plateglass``: a bar over the wells of each running job.
 
 Jobs write one small file each (``plateglass.wells.Job.progress``); only this process paints, so jobs
-side by side cannot interleave and jobs on other machines show as well. Without a terminal: a line
-per 10 %. Snakemake finds logger plugins by the module's name.
+side by side cannot interleave and jobs on a cluster show as well. Without a terminal: a line per
+10 %. What a job has to say to the user it writes to its log, after ``note:``. Snakemake finds logger
+plugins by the module's name.
 """
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -21,10 +23,11 @@ from rich.progress import (
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from snakemake_logger_plugin_plateglass.cluster import is_chatter, reason
+
 # What a biologist would not read.
 HIDDEN = {
     LogEvent.JOB_STARTED,
-    LogEvent.JOB_FINISHED,
     LogEvent.SHELLCMD,
     LogEvent.RESOURCES_INFO,
     LogEvent.RUN_INFO,
@@ -54,7 +57,10 @@ class LogHandler(LogHandlerBase):
         self.tasks: dict[str, int] = {}
         self.tenths: dict[str, int] = {}
         self.folder: Path | None = None
+        self.left: dict[str, str] = {}  # progress files of jobs that were killed in an earlier run
+        self.logs: dict[int, tuple[Path, float]] = {}  # job → its log, and how old that was before
         self.failed: set[str] = set()
+        self.noted: set[str] = set()
         self.stop = threading.Event()
         self.watcher: threading.Thread | None = None
 
@@ -95,6 +101,8 @@ class LogHandler(LogHandlerBase):
         dry = self.common_settings.dryrun
         if event == LogEvent.JOB_INFO:
             self._job(record, dry)
+        elif event == LogEvent.JOB_FINISHED:
+            self._notes(record.job_id)
         elif event == LogEvent.PROGRESS:
             if not dry and record.done == record.total:
                 self._settle()
@@ -110,15 +118,20 @@ class LogHandler(LogHandlerBase):
         text = str(record.getMessage())
         if "were not present when the DAG was created" in text:
             return False  # aggregate's own job writes what the thin rules name
+        if is_chatter(text):
+            return False
         if record.levelno >= 30:
             return True
         return text.startswith("Nothing to be done")
 
     def _job(self, record, dry: bool) -> None:
         logs = getattr(record, "log", None) or []
-        if self.folder is None and logs:
+        if logs:
             log = Path(str(logs[0]))
-            self.folder = log.parent.parent / "progress"
+            self.logs[record.jobid] = log, _written(log)
+            if self.folder is None:
+                self.folder = log.parent.parent / "progress"
+                self.left = self._progress()
         if getattr(record, "rule_name", "") in QUIET_RULES:
             return
         self._print(getattr(record, "rule_msg", None) or record.rule_name)
@@ -127,23 +140,34 @@ class LogHandler(LogHandlerBase):
             self.watcher.start()
 
     def _error(self, record) -> None:
-        logs = getattr(record, "log", None) or getattr(record, "logs", None) or []
-        name = getattr(record, "rule_name", "") or "job"
-        wildcards = getattr(record, "wildcards", None) or {}
-        plate = dict(wildcards).get("plate", "")
-        key = f"{name} {plate} {logs}"
-        if key in self.failed:
+        """The job's name, the cluster's reason if any, the end of the log that tells more."""
+        logs = [Path(str(log)) for log in getattr(record, "log", None) or []]
+        # a rule's log is <plate>.<stage>.<key>.log
+        job = ".".join(logs[0].name.split(".")[:2]) if logs else record.rule_name
+        self.left[job] = self._progress().get(job, "")  # a killed job leaves its bar behind
+        name = job.replace(".", " ")
+        why = reason(getattr(record, "rule_msg", None))
+        if (name, why) in self.failed:
             return
-        self.failed.add(key)
-        self._print(f"failed: {plate} {name}".replace("  ", " "), "bold red")
+        self.failed.add((name, why))
+        self._print(f"failed: {name}" + (f": {why}" if why else ""), "bold red")
+        own, before = self.logs.get(record.jobid, (None, 0.0))
         for log in logs:
-            try:
-                lines = Path(str(log)).read_text(errors="replace").rstrip().splitlines()
-            except OSError:
-                continue
-            for line in lines[-SHOWN_OF_LOG:]:
-                self._print(f"    {line}", "red")
-            self._print(f"    log: {log}")
+            if log == own and _written(log) == before:
+                continue  # of an earlier run: this job never came so far
+            if lines := _lines(log):
+                for line in lines[-SHOWN_OF_LOG:]:
+                    self._print(f"    {line}", "red")
+                self._print(f"    log: {log}")
+                break
+
+    def _notes(self, job: int) -> None:
+        """What a finished job has to say to the user; once, however many jobs say it."""
+        if job in self.logs:
+            for line in _lines(self.logs.pop(job)[0]):
+                if line.startswith("note: ") and line not in self.noted:
+                    self.noted.add(line)
+                    self._print(line, "yellow")
 
     def _print(self, text, style: str | None = None) -> None:
         self.console.print(str(text), style=style, markup=False)
@@ -160,12 +184,11 @@ class LogHandler(LogHandlerBase):
 
     def _look(self, terminal: bool) -> None:
         now = {}
-        for file in self.folder.glob("[!.]*") if self.folder and self.folder.is_dir() else ():
-            try:
-                done, total, unit, start = file.read_text().split()
-                now[file.name] = int(done), int(total), unit, float(start)
-            except (OSError, ValueError):
-                continue
+        for name, text in self._progress().items():
+            if text != self.left.get(name):
+                with contextlib.suppress(ValueError):
+                    done, total, unit, start = text.split()
+                    now[name] = int(done), int(total), unit, float(start)
         for name, (done, total, unit, start) in now.items():
             title = name.replace(".", " ")
             if terminal:
@@ -182,6 +205,13 @@ class LogHandler(LogHandlerBase):
         for name in self.tenths.keys() - now.keys():
             self.tenths.pop(name)
 
+    def _progress(self) -> dict[str, str]:
+        found = {}
+        for file in self.folder.glob("[!.]*") if self.folder and self.folder.is_dir() else ():
+            with contextlib.suppress(OSError):
+                found[file.name] = file.read_text()
+        return found
+
     def _settle(self) -> None:
         """Take the bars down before the last words."""
         self.stop.set()
@@ -192,3 +222,17 @@ class LogHandler(LogHandlerBase):
         """Snakemake is done."""
         self._settle()
         super().close()
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        return log.read_text(errors="replace").rstrip().splitlines()
+    except OSError:
+        return []
+
+
+def _written(log: Path) -> float:
+    try:
+        return log.stat().st_mtime
+    except OSError:
+        return 0.0

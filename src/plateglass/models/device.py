@@ -1,5 +1,7 @@
 """Where networks run: the one place that decides."""
 
+import os
+
 import torch
 
 from plateglass.errors import SetupError
@@ -8,10 +10,21 @@ from plateglass.errors import SetupError
 def choose(name: str = "auto") -> torch.device:
     """Return the device named: ``auto`` takes CUDA where there is one, else the CPU.
 
+    Says so (``note:``) where a GPU was promised by ``CUDA_VISIBLE_DEVICES`` and there is none.
+
     Raises SetupError where the device asked for is not there or not known to torch.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if given := os.environ.get("CUDA_VISIBLE_DEVICES"):
+            # a cluster gave the job a GPU: whoever pays for it wants to know
+            print(
+                f"note: CUDA_VISIBLE_DEVICES is {given}, but torch finds no CUDA device: running on "
+                "the CPU (is this torch a build for CUDA?)",
+                flush=True,
+            )
+        return torch.device("cpu")
     try:
         device = torch.device(name)
         if device.type == "meta":
