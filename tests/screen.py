@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -86,7 +87,7 @@ class Screen:
         project, plan = self.project(), self.plan()
         ran = []
         order = [*STAGES]
-        record, train = jobs._record, jobs.importlib.import_module
+        record, importlib = jobs._record, jobs.importlib
 
         def note(job, ledger, parts, result):
             ran.append((job.plate, job.stage, result.well))
@@ -94,11 +95,17 @@ class Screen:
             record(job, ledger, parts, result)
 
         def trained(name):
-            if name == "plateglass.stages.train":
-                ran.append((SCREEN, "train", ""))
-            return train(name)
+            module = importlib.import_module(name)
+            if name != "plateglass.stages.train":
+                return module
 
-        jobs._record = note
+            def learn(job):
+                ran.append((SCREEN, "train", ""))
+                module.run(job)
+
+            return SimpleNamespace(run=learn)
+
+        jobs._record, jobs.importlib = note, SimpleNamespace(import_module=trained)
         try:
             pending = sorted(
                 plan.reasons, key=lambda ps: (order.index(ps[1]), ps[0] == SCREEN, ps[0])
@@ -106,11 +113,11 @@ class Screen:
             for plate, stage in pending:
                 if until and order.index(stage) > order.index(until):
                     continue
-                if not STAGES[stage].wells:
+                if stage in ("aggregate", "report"):
                     ran.append((plate, stage, ""))
                 jobs.run(project, stage, plate, plan.keys[plate, stage], threads)
         finally:
-            jobs._record = record
+            jobs._record, jobs.importlib = record, importlib
         return ran
 
     def copy(self, folder: Path) -> "Screen":

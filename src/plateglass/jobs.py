@@ -124,8 +124,9 @@ def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
         if hasattr(module, "finish"):
             module.finish(job)
         ledger.compact()
-    root = job.store / "zarr.json"
-    return [root] if stage == "ingest" and root.exists() else []
+    roots = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}
+    root = roots.get(stage, job.store) / "zarr.json"
+    return [root] if stage in roots and root.exists() else []
 
 
 def _freeze_units(project: Project, plate: str) -> None:

@@ -180,8 +180,10 @@ class Plan:
             elif stage == "features":
                 units = project.units_wells(plate, raw)
                 extra = [train_key, units, sorted(project.classed(plate))]
-            key = fingerprint(stage, key, own(stage), extra)
-            if self._ask(stage, plate, key):
+            key = asked = fingerprint(stage, key, own(stage), extra)
+            if stage == "segment" and (repairs := self._repairs(plate, "ingest")):
+                asked = fingerprint(key, repairs)  # labels lie in the store that was repaired: look
+            if self._ask(stage, plate, asked):
                 pending = self._explain(stage, plate, pending, retrain)
                 self.reasons[plate, stage] = pending
             else:
@@ -209,6 +211,9 @@ class Plan:
             repairs, run = repairs + 1, True
         self.keys[plate, stage] = f"{key}.{repairs or 0}"
         return run
+
+    def _repairs(self, plate: str, stage: str) -> int:
+        return int(self.keys[plate, stage].rpartition(".")[2])
 
     def _markers(self) -> dict[tuple[str, str], dict[str, int]]:
         found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
@@ -254,7 +259,8 @@ class Plan:
     ) -> dict[str, str]:
         """Wells to do and why, as far as can be known before the stages in front have run."""
         project, ledger = self.project, self.project.ledger(stage, plate)
-        lost = damaged(ledger, project.config.results / plate)
+        full = project.config.run.verify == "full"
+        lost = damaged(ledger, project.config.results / plate, full)
         if stage == "ingest":
             return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost)
         known = project.wants(stage, plate)

@@ -1,53 +1,23 @@
-"""The rerun rule on real runs of a tiny screen: what was computed, and what came out."""
+"""What a whole run gives, and how it goes on after a stop; the rows are in test_changes.py."""
 
-import os
 import shutil
 
 import pytest
 
+from changes import WELL_STAGES, ends, put_back, remove_images, set_section, wells
 from screen import WELLS, Screen, assert_same
 
-WELL_STAGES = ("ingest", "segment", "features", "attribute")
-ENDS = {(p, s, "") for p in ("P1", "P2", "screen") for s in ("aggregate", "report")}
 
-
-def ends(*plates):
-    return {(p, s, "") for p in (*plates, "screen") for s in ("aggregate", "report")}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A finished screen, copied for each test (times and all)."""
-    screen = Screen(tmp_path_factory.mktemp("finished"))
-    screen.run()
-    return screen
-
-
-@pytest.fixture
-def screen(finished, tmp_path):
-    shutil.copytree(finished.folder, tmp_path / "screen", copy_function=shutil.copy2)
-    copy = Screen.__new__(Screen)
-    copy.__dict__ |= finished.__dict__ | {
-        "folder": tmp_path / "screen",
-        "results": tmp_path / "screen" / "results",
-        "sheet": {name: dict(row) for name, row in finished.sheet.items()},
-        "settings": dict(finished.settings),
-    }
-    return copy
-
-
-def from_scratch(screen, folder):
-    """The same raw plates and settings, run anew."""
-    shutil.copytree(screen.folder, folder, copy_function=shutil.copy2)
-    shutil.rmtree(folder / "results")
-    other = Screen.__new__(Screen)
-    other.__dict__ |= screen.__dict__ | {"folder": folder, "results": folder / "results"}
-    other.run()
-    return other
-
-
-def test_nothing_changed_or_moved_then_nothing_runs(screen):
-    assert screen.plan().reasons == {}
+def test_nothing_runs_where_nothing_changed_and_where_all_was_moved(finished, tmp_path):
+    assert finished.plan().reasons == {}
+    moved = finished.copy(tmp_path / "elsewhere" / "screen")
+    assert moved.plan().reasons == {}
+    # the raw plates alone, with the sheet that says where they are
+    (moved.folder / "raw").rename(moved.folder / "images")
+    for row in moved.sheet.values():
+        row["path"] = row["path"].replace("raw", "images")
+    moved.write()
+    assert moved.plan().reasons == {}
 
 
 def test_each_plane_is_read_once_and_each_cell_passes_as_often_as_asked(finished):
@@ -91,126 +61,75 @@ def test_without_a_training_plate_there_are_classical_profiles_and_a_report_that
     assert screen.plan().reasons == {}
 
 
-def test_one_treatment_well_replaced(screen, tmp_path):
+def test_one_treatment_well_replaced_equals_a_run_from_scratch_by_two_workers(screen, tmp_path):
     screen.replace_image("P2", "B01")
-    assert set(screen.run()) == {("P2", s, "B01") for s in WELL_STAGES} | ends("P2")
+    wanted = wells(screen, ["P2"], WELL_STAGES, ["B01"]) + ends("P2")
+    assert sorted(screen.run()) == sorted(wanted)
     assert screen.plan().reasons == {}
-    assert_same(screen, from_scratch(screen, tmp_path / "scratch"))
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch", threads=2))
 
 
-def test_an_image_touched(screen):
-    os.utime(screen.raw("P2", "A01"))
-    assert ("P2", "ingest") in screen.plan().reasons
-    computed = set(screen.run())
-    assert {w for w in computed if w[1] in WELL_STAGES} == {("P2", "ingest", "A01")}
-    assert screen.plan().reasons == {}
-
-
-def test_a_well_removed_and_put_back(screen, tmp_path):
-    before = screen.tables()
-    kept = {c: screen.raw("P2", "B02", c) for c in ("DNA", "Actin", "Marker")}
-    for channel, path in kept.items():
-        path.rename(tmp_path / channel)
-    assert set(screen.run()) == ends("P2")
+def test_a_well_removed_and_put_back(screen, finished):
+    kept = remove_images(screen, "P2", "B02")
+    assert sorted(screen.run()) == sorted(ends("P2"))
     assert "B02" not in set(screen.tables()["P2/cells.parquet"]["Metadata_Well"])
     assert not (screen.results / "P2/plate.zarr/B/2").exists()
-    for channel, path in kept.items():
-        (tmp_path / channel).rename(path)
-    assert set(screen.run()) == {("P2", s, "B02") for s in WELL_STAGES} | ends("P2")
-    after = screen.tables()
-    for name in before:
-        assert before[name].equals(after[name]), name
-
-
-def test_a_training_wells_image_replaced(screen):
-    screen.replace_image("P1", "A02")
-    computed = set(screen.run())
-    everywhere = {
-        (p, s, w)
-        for p in ("P1", "P2")
-        for s in ("features", "attribute")
-        for w in screen.specs[p].wells
-    }
-    assert computed == everywhere | ENDS | {("screen", "train", "")} | {
-        ("P1", s, "A02") for s in ("ingest", "segment")
-    }
-
-
-def test_an_evaluation_label_changed(screen):
-    platemap = screen.folder / "raw/P2/platemap.csv"
-    platemap.write_text(platemap.read_text().replace("A05,positive", "A05,negative"))
-    computed = set(screen.run())
-    # one more negative control: the plate's units change, and with them all its features
-    assert {s for _, s, _ in computed} == {"features", "attribute", "aggregate", "report"}
-    assert {p for p, _, _ in computed} == {"P2", "screen"}
-
-
-def test_a_dose_changed_in_the_platemap(screen):
-    platemap = screen.folder / "raw/P2/platemap.csv"
-    platemap.write_text(platemap.read_text().replace("translocin,4", "translocin,9"))
-    assert set(screen.run()) == ends("P2")
-    cells = screen.tables()["P2/cells.parquet"]
-    assert set(cells.loc[cells.Metadata_Well == "B02", "Metadata_dose_level"]) == {9.0}
-
-
-def test_a_parameter_of_the_report(screen):
-    screen.settings["report"] = {"gallery": 3}
-    screen.write()
-    assert set(screen.run()) == {(p, "report", "") for p in ("P1", "P2", "screen")}
-
-
-def test_settings_in_another_order_and_defaults_written_out(screen):
-    screen.settings = dict(reversed(screen.settings.items())) | {"features": {"classical": True}}
-    screen.sheet = dict(reversed(screen.sheet.items()))
-    screen.write()
-    assert screen.plan().reasons == {}
-
-
-@pytest.mark.parametrize(
-    ("lost", "stage"),
-    [
-        (".plateglass/parts/P2/features/A03.parquet", "features"),
-        (".plateglass/parts/P2/segment/A03.parquet", "segment"),
-    ],
-)
-def test_a_part_lost(screen, lost, stage):
-    (screen.results / lost).unlink()
-    before = screen.tables()
-    computed = set(screen.run())
-    assert {w for w in computed if w[1] in WELL_STAGES} == {("P2", stage, "A03")}
-    after = screen.tables()
-    for name in before:
-        assert before[name].equals(after[name]), name
-
-
-def test_a_shard_lost_is_found_by_verify(screen):
-    shard = next(
-        p for p in (screen.results / "P2/plate.zarr/A/3/0/0").rglob("c/**/*") if p.is_file()
+    put_back(kept)
+    assert sorted(screen.run()) == sorted(
+        wells(screen, ["P2"], WELL_STAGES, ["B02"]) + ends("P2")
     )
-    shard.unlink()
-    assert screen.plan().reasons == {}
-    screen.settings["run"] = {"verify": "sizes"}
+    assert_same(screen, finished)
+
+
+def test_a_plate_taken_from_the_sheet_stays_and_is_named_and_may_come_back(screen, finished):
+    row = screen.sheet.pop("P2")
     screen.write()
-    computed = set(screen.run())
-    assert {w for w in computed if w[1] in WELL_STAGES} == {("P2", "ingest", "A03")}
-    assert shard.exists()
+    assert screen.plan().notes == [
+        "results of plates that are not in the sheet stay where they are: P2"
+    ]
+    assert sorted(screen.run()) == ends()
+    selected = screen.tables()["screen/wells_selected.parquet"]
+    assert set(selected["Metadata_Plate"]) == {"P1"}
+    assert (screen.results / "P2/cells.parquet").exists()
+    screen.sheet["P2"] = row
+    screen.write()
+    assert sorted(screen.run()) == ends()
+    assert_same(screen, finished)
 
 
-def test_all_markers_deleted_computes_nothing(screen):
-    shutil.rmtree(screen.results / ".plateglass/done")
-    computed = set(screen.run())
-    assert not {w for w in computed if w[1] in WELL_STAGES}
+@pytest.mark.long
+@pytest.mark.parametrize("section", ["train", "attribute", "aggregate"])
+def test_a_section_taken_out_and_put_back(screen, finished, section):
+    screen.settings.setdefault("aggregate", {"normalize": "standardize"})
+    kept = screen.settings[section]
+    if section == "aggregate":
+        screen.write()
+        screen.run()
+        finished = screen.copy(screen.folder.parent / "standardized")
+    if section == "train":  # without labels, no plate can say train: yes
+        screen.sheet["P1"]["train"] = "no"
+    screen.settings.pop(section)
+    screen.write()
+    assert screen.run()
+    assert screen.plan().reasons == {}
+    screen.settings[section] = kept
+    if section == "train":
+        screen.sheet["P1"]["train"] = "yes"
+    screen.write()
+    ran = screen.run()
+    assert {stage for _, stage, _ in ran} == {
+        "train": {"train", "features", "attribute", "aggregate", "report"},
+        "attribute": {"attribute", "aggregate", "report"},
+        "aggregate": {"aggregate", "report"},
+    }[section]
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)
 
 
-def test_a_job_killed_resumes_at_the_well(screen, monkeypatch):
+def test_a_job_killed_resumes_at_the_well(screen, monkeypatch, finished):
     from plateglass import jobs
 
-    before = screen.tables()
-    screen.settings["segment"] = {
-        **screen.settings["segment"],
-        "cells": {"channel": "Actin", "grow_um": 4},
-    }
-    screen.write()
+    set_section(screen, "segment", cells={"channel": "Actin", "grow_um": 4})
     record, seen = jobs._record, []
 
     def die(job, ledger, parts, result):
@@ -226,33 +145,41 @@ def test_a_job_killed_resumes_at_the_well(screen, monkeypatch):
     rest = [w for p, s, w in screen.run(until="segment") if (p, s) == ("P1", "segment")]
     assert sorted(rest + seen) == sorted(screen.specs["P1"].wells)
     # half-way back: settings as they were
-    screen.settings["segment"] = {**screen.settings["segment"], "cells": {"channel": "Actin"}}
-    screen.write()
+    set_section(screen, "segment", cells={"channel": "Actin"})
     screen.run()
-    after = screen.tables()
-    for name in before:
-        assert before[name].equals(after[name]), name
+    assert_same(screen, finished)
 
 
-def test_a_plates_folder_gone_refuses_it_and_drops_nothing(screen):
-    (screen.folder / "raw/P2").rename(screen.folder / "raw/elsewhere")
-    (screen.folder / "raw/P2").mkdir()
-    shutil.copy(screen.folder / "raw/elsewhere/platemap.csv", screen.folder / "raw/P2")
-    plan = screen.plan()
-    assert "P2" in plan.refused and "raw/P2" in plan.refused["P2"]
-    assert plan.reasons == {}
-    screen.settings["run"] = {"missing_raw": "keep"}
+@pytest.mark.long
+def test_a_model_of_another_project_gives_what_it_gave_there(screen, finished, tmp_path):
+    other = screen.folder / "another_project" / "model"
+    shutil.copytree(screen.results / "screen/model", other)
+    screen.settings["train"] = {"model": "another_project/model"}
+    screen.sheet["P1"]["train"] = "no"
     screen.write()
-    assert screen.plan().refused == {} and screen.plan().reasons == {}
+    new = screen.from_scratch(tmp_path / "new")
+    assert not (new.results / "screen/model").exists()
+    assert new.plan().reasons == {}
+    ours, theirs = new.tables(), finished.tables()
+    for name in ("P1/cells.parquet", "P2/cells.parquet", "P2/wells.parquet"):
+        assert ours[name].equals(theirs[name]), name
+    # in the place where it was trained, it is known: no network looks again
+    ran = screen.run()
+    assert not [w for w in ran if w[1] in (*WELL_STAGES, "train")]
+    assert screen.plan().reasons == {}
 
 
-def test_two_workers_give_what_one_gives(finished, tmp_path):
-    shutil.copytree(finished.folder, tmp_path / "two", copy_function=shutil.copy2)
-    shutil.rmtree(tmp_path / "two/results")
-    two = Screen.__new__(Screen)
-    two.__dict__ |= finished.__dict__ | {
-        "folder": tmp_path / "two",
-        "results": tmp_path / "two/results",
-    }
-    two.run(threads=2)
-    assert_same(two, finished)
+@pytest.mark.long
+def test_an_evaluation_label_between_two_classes_changes_tables_and_reports_alone(tmp_path):
+    from changes import relabel
+
+    labels = ["negative_control", "positive_control", "treatment"]
+    screen = Screen(tmp_path)
+    set_section(screen, "train", classes=labels)
+    screen.run()
+    cells = screen.tables()["P2/cells.parquet"]
+    assert {f"Metadata_Margin_{name}" for name in labels} <= set(cells)
+    relabel(screen, "P2", "A05", "treatment")
+    assert sorted(screen.run()) == sorted(ends("P2"))
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path.with_name("scratch")))
