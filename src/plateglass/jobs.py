@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from plateglass import lock
 from plateglass.errors import DataError
 from plateglass.files import write_atomically
 from plateglass.ledger import Ledger, fingerprint, todo
@@ -32,6 +33,11 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
     PlateglassError
         Something the user can mend; finished wells stay in the ledger.
     """
+    with lock.held(project.state / "locks" / plate):
+        _run(project, stage, plate, key, threads)
+
+
+def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
     done = marker(project, plate, stage, key)
     others = list(done.parent.glob(f"{plate}.{stage}.*"))
     for other in others:

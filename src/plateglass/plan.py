@@ -113,6 +113,11 @@ class Plan:
         folder = self.project.config.results
         while not folder.exists():
             folder = folder.parent
+        if self.reasons and not os.access(folder, os.W_OK):
+            raise SetupError(
+                f"{folder}: cannot be written (mounted read-only, or another user's); mend that, or "
+                "set results: to a folder of yours"
+            )
         free = shutil.disk_usage(folder).free
         if need > free:
             raise SetupError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plateglass import config as settings
-from plateglass import jobs
+from plateglass import jobs, lock
 from plateglass.errors import PlateglassError, UserError
 from plateglass.ledger import fingerprint
 from plateglass.plan import PLATE_TABLES, Plan
@@ -49,6 +49,13 @@ class Workflow:
         if self.plan is not None:
             for note in [*self.plan.notes, *self.plan.refused.values()]:
                 print(f"note: {note}", file=sys.stderr)
+
+    def hold(self) -> None:
+        """Keep other runs off these results while this one lasts; they may have another folder."""
+        try:
+            self._held = lock.take(self.project.state / "lock")
+        except PlateglassError as error:
+            self._stop(error)
 
     # ------------------------------------------------------------------ for the rules
     def command(self, stage: str) -> str:

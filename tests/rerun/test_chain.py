@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-
 from changes import WELL_STAGES, ends, put_back, remove_images, set_section, wells
+
 from screen import WELLS, Screen, assert_same
 
 
@@ -75,9 +75,7 @@ def test_a_well_removed_and_put_back(screen, finished):
     assert "B02" not in set(screen.tables()["P2/cells.parquet"]["Metadata_Well"])
     assert not (screen.results / "P2/plate.zarr/B/2").exists()
     put_back(kept)
-    assert sorted(screen.run()) == sorted(
-        wells(screen, ["P2"], WELL_STAGES, ["B02"]) + ends("P2")
-    )
+    assert sorted(screen.run()) == sorted(wells(screen, ["P2"], WELL_STAGES, ["B02"]) + ends("P2"))
     assert_same(screen, finished)
 
 

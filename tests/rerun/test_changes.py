@@ -1,8 +1,8 @@
 """Row by row of the rerun rule: exactly what must run runs, and what comes out is right."""
 
 import pytest
-
 from changes import CHANGES
+
 from screen import assert_same
 
 QUICK = [pytest.param(change, id=name) for name, change in CHANGES.items() if change.plain]

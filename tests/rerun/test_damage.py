@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-
 from changes import WELL_STAGES, ends, set_section, wells
+
 from screen import assert_same
 
 

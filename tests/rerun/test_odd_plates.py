@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-
 from changes import CHANNELS, WELL_STAGES, ends, put_back, remove_images, set_section, wells
+
 from plateglass import jobs
 from plateglass.errors import DataError, UserError
 from screen import Screen, assert_same
