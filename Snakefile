@@ -34,6 +34,10 @@ rule all:
         PLATEGLASS.shown,
 
 
+onstart:
+    PLATEGLASS.hold()
+
+
 onsuccess:
     PLATEGLASS.say_where_to_look()
 

@@ -1,10 +1,15 @@
 """A tiny screen of two synthetic plates, run stage by stage without Snakemake."""
 
+import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import yaml
+import zarr
 
 from plateglass import config, jobs, synthetic
 from plateglass.plan import Plan
@@ -82,7 +87,7 @@ class Screen:
         project, plan = self.project(), self.plan()
         ran = []
         order = [*STAGES]
-        record, train = jobs._record, jobs.importlib.import_module
+        record, importlib = jobs._record, jobs.importlib
 
         def note(job, ledger, parts, result):
             ran.append((job.plate, job.stage, result.well))
@@ -90,11 +95,17 @@ class Screen:
             record(job, ledger, parts, result)
 
         def trained(name):
-            if name == "plateglass.stages.train":
-                ran.append((SCREEN, "train", ""))
-            return train(name)
+            module = importlib.import_module(name)
+            if name != "plateglass.stages.train":
+                return module
 
-        jobs._record = note
+            def learn(job):
+                ran.append((SCREEN, "train", ""))
+                module.run(job)
+
+            return SimpleNamespace(run=learn)
+
+        jobs._record, jobs.importlib = note, SimpleNamespace(import_module=trained)
         try:
             pending = sorted(
                 plan.reasons, key=lambda ps: (order.index(ps[1]), ps[0] == SCREEN, ps[0])
@@ -102,12 +113,37 @@ class Screen:
             for plate, stage in pending:
                 if until and order.index(stage) > order.index(until):
                     continue
-                if not STAGES[stage].wells:
+                if stage in ("aggregate", "report"):
                     ran.append((plate, stage, ""))
                 jobs.run(project, stage, plate, plan.keys[plate, stage], threads)
         finally:
-            jobs._record = record
+            jobs._record, jobs.importlib = record, importlib
         return ran
+
+    def copy(self, folder: Path) -> "Screen":
+        """All of it in another folder, times included: a project that was moved."""
+        shutil.copytree(self.folder, folder, copy_function=shutil.copy2, symlinks=True)
+        return self._at(folder)
+
+    def from_scratch(self, folder: Path, threads: int = 1) -> "Screen":
+        """The same raw plates and settings, run anew in another folder."""
+        ignore = shutil.ignore_patterns("results")
+        shutil.copytree(self.folder, folder, copy_function=shutil.copy2, ignore=ignore)
+        other = self._at(folder)
+        other.run(threads)
+        return other
+
+    def _at(self, folder: Path) -> "Screen":
+        other = Screen.__new__(Screen)
+        other.__dict__ |= self.__dict__ | {
+            "folder": folder,
+            "results": folder / "results",
+            "counts": {},
+            "specs": dict(self.specs),
+            "sheet": {name: dict(row) for name, row in self.sheet.items()},
+            "settings": dict(self.settings),
+        }
+        return other
 
     def raw(self, plate: str, well: str, channel: str = "Marker") -> Path:
         return self.folder / "raw" / plate / f"{plate}_{well}_s1_{channel}.tif"
@@ -127,25 +163,45 @@ class Screen:
     def tables(self) -> dict[str, pd.DataFrame]:
         return {
             str(path.relative_to(self.results)): pd.read_parquet(path)
-            for path in sorted(self.results.glob("*/*.parquet"))
+            for pattern in ("*/*.parquet", "screen/model/*.parquet")
+            for path in sorted(self.results.glob(pattern))
         }
 
 
 def assert_same(found: Screen, wanted: Screen) -> None:
-    """Table for table, and pixel for pixel in the stores: identical, floats to 1e-5."""
+    """Table for table, pixel for pixel, tensor for tensor: identical, floats to 1e-5."""
     ours, theirs = found.tables(), wanted.tables()
     assert list(ours) == list(theirs)
     for name in ours:
         pd.testing.assert_frame_equal(ours[name], theirs[name], rtol=1e-5, atol=1e-6, obj=name)
-    files = {
-        p.relative_to(found.results): p.read_bytes()
-        for p in found.results.glob("*/plate.zarr/**/*")
-        if p.is_file()
-    }
-    others = {
-        p.relative_to(wanted.results): p.read_bytes()
-        for p in wanted.results.glob("*/plate.zarr/**/*")
-        if p.is_file()
-    }
+    files, others = (_stored(screen.results) for screen in (found, wanted))
     assert files.keys() == others.keys()
     assert [name for name in files if files[name] != others[name]] == []
+    arrays, others = (_arrays(screen.results) for screen in (found, wanted))
+    assert arrays.keys() == others.keys()
+    for name in arrays:
+        # float16 maps: a last digit
+        np.testing.assert_allclose(arrays[name], others[name], rtol=2e-3, atol=1e-5, err_msg=name)
+
+
+def _stored(results: Path) -> dict[str, bytes]:
+    """Images and labels, byte by byte."""
+    return {
+        str(path.relative_to(results)): path.read_bytes()
+        for path in results.glob("*/plate.zarr/**/*")
+        if path.is_file()
+    }
+
+
+def _arrays(results: Path) -> dict[str, np.ndarray]:
+    """Maps of attribution.zarr, and the model's tensors and donors."""
+    from safetensors.numpy import load_file
+
+    found = {}
+    for path in results.glob("screen/model/*.safetensors"):
+        found |= {f"{path.name}:{name}": x for name, x in load_file(path).items()}
+    for path in results.glob("*/attribution.zarr/**/zarr.json"):
+        if json.loads(path.read_text())["node_type"] == "array":
+            name = str(path.parent.relative_to(results))
+            found[name] = zarr.open_array(path.parent, mode="r")[...]
+    return found

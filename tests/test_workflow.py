@@ -1,29 +1,10 @@
 """The real Snakemake over a tiny screen: what the user types and sees."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from plateglass.stages import STAGES
 from screen import Screen
-
-ROOT = Path(__file__).parents[1]
-
-
-def snakemake(screen, *options, check=True):
-    """Run the Snakefile as the README does; returns what a user without a terminal sees."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *options]
-    command += ["--configfile", str(screen.folder / "config.yaml")]
-    command += ["--workflow-profile", str(ROOT / "profiles/default")]
-    command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(screen.folder)]
-    environment = {**os.environ, "COLUMNS": "200"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
-    said = done.stdout + done.stderr
-    assert not check or done.returncode == 0, said
-    return said if check else (done.returncode, said)
+from terminal import snakemake
 
 
 @pytest.fixture(scope="module")

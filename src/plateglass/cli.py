@@ -1,6 +1,7 @@
 """The command line: what Snakemake's jobs call, and a few things for people."""
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -9,8 +10,22 @@ import traceback
 from pathlib import Path
 
 from plateglass import __version__
-from plateglass.errors import PlateglassError
+from plateglass.errors import PlateglassError, SetupError
 from plateglass.stages import STAGES
+
+_MEND = {
+    errno.ENOSPC: "make room on that disk, or set results: to another",
+    errno.EDQUOT: "make room in your quota, or set results: to another disk",
+    errno.EROFS: "mount it for writing, or set results: to another disk",
+    errno.EACCES: "give this user the right to it",
+    errno.ENOENT: "was the folder moved, or its share unmounted? Bring it back",
+    errno.EIO: "the disk or the network failed; try once more",
+}
+
+_KILLED = (
+    "a worker process was ended from outside, mostly for want of memory: give fewer --cores, or set "
+    "run.workers, and give the same command again. Finished wells are kept"
+)
 
 EPILOG = """\
 exit codes:
@@ -75,13 +90,31 @@ def main(argv: list[str] | None = None) -> int:
         by = str(stop) or "the keyboard"
         print(f"plateglass: stopped by {by}; finished wells are kept", file=sys.stderr)
         return 130
-    except Exception:
+    except (OSError, MemoryError) as error:
+        if getattr(error, "errno", None) not in _MEND:
+            traceback.print_exc()
+        print(f"plateglass: {_machine(error)}", file=sys.stderr)
+        return SetupError.exit_code
+    except Exception as error:
+        if type(error).__name__ in ("KilledWorker", "BrokenProcessPool"):
+            print(f"plateglass: {_KILLED}", file=sys.stderr)
+            return SetupError.exit_code
         traceback.print_exc()
         print(
             f"plateglass: a bug in {args.command}; please report the lines above", file=sys.stderr
         )
         return 1
     return 0
+
+
+def _machine(error: OSError | MemoryError) -> str:
+    """What the machine refused, where, and what to do; finished wells are safe in any case."""
+    if isinstance(error, MemoryError):
+        what = "not enough memory; give fewer --cores, or set run.workers"
+    else:
+        where = f"{error.filename}: " if error.filename else ""
+        what = f"{where}{error.strerror or error}; " + _MEND.get(error.errno, "mend that")
+    return f"{what}, and give the same command again. Finished wells are kept"
 
 
 def _project(config: Path):

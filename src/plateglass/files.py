@@ -9,8 +9,12 @@ def write_atomically(path: Path, text: str) -> None:
     """Write under a temporary name, then rename: readers see the old text or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:  # a full disk: leave no half behind to fill it
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def digest(path: Path) -> tuple[int, str]:

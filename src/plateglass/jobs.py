@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from plateglass import lock
 from plateglass.errors import DataError
 from plateglass.files import write_atomically
 from plateglass.ledger import Ledger, fingerprint, todo
@@ -32,6 +33,11 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
     PlateglassError
         Something the user can mend; finished wells stay in the ledger.
     """
+    with lock.held(project.state / "locks" / plate):
+        _run(project, stage, plate, key, threads)
+
+
+def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
     done = marker(project, plate, stage, key)
     others = list(done.parent.glob(f"{plate}.{stage}.*"))
     for other in others:
@@ -130,8 +136,9 @@ def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
             f"plate {plate}: its files changed after this run was planned; what is there now was "
             "ingested, give the same command again for the rest"
         )
-    root = job.store / "zarr.json"
-    return [root] if stage == "ingest" and root.exists() else []
+    roots = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}
+    root = roots.get(stage, job.store) / "zarr.json"
+    return [root] if stage in roots and root.exists() else []
 
 
 def _freeze_units(project: Project, plate: str) -> None:

@@ -136,6 +136,11 @@ class Plan:
         folder = self.project.config.results
         while not folder.exists():
             folder = folder.parent
+        if self.reasons and not os.access(folder, os.W_OK):
+            raise SetupError(
+                f"{folder}: cannot be written (mounted read-only, or another user's); mend that, or "
+                "set results: to a folder of yours"
+            )
         free = shutil.disk_usage(folder).free
         if need > free:
             raise SetupError(
@@ -229,7 +234,10 @@ class Plan:
                     key = ingest_key(project, raw)
             else:
                 key = fingerprint(stage, key, own(stage), extra)
-            if self._ask(stage, plate, key):
+            asked = key
+            if stage == "segment" and (repairs := self._repairs(plate, "ingest")):
+                asked = fingerprint(key, repairs)  # labels lie in the store that was repaired: look
+            if self._ask(stage, plate, asked):
                 pending = self._explain(stage, plate, pending, retrain)
                 self.reasons[plate, stage] = pending
             else:
@@ -257,6 +265,9 @@ class Plan:
             repairs, run = repairs + 1, True
         self.keys[plate, stage] = f"{key}.{repairs or 0}"
         return run
+
+    def _repairs(self, plate: str, stage: str) -> int:
+        return int(self.keys[plate, stage].rpartition(".")[2])
 
     def _markers(self) -> dict[tuple[str, str], dict[str, int]]:
         found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
@@ -300,7 +311,8 @@ class Plan:
     ) -> dict[str, str]:
         """Wells to do and why, as far as can be known before the stages in front have run."""
         project, ledger = self.project, self.project.ledger(stage, plate)
-        lost = damaged(ledger, project.config.results / plate)
+        full = project.config.run.verify == "full"
+        lost = damaged(ledger, project.config.results / plate, full)
         if stage == "ingest":
             return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost)
         known = project.wants(stage, plate)

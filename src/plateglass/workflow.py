@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plateglass import config as settings
-from plateglass import jobs
+from plateglass import jobs, lock
 from plateglass.errors import PlateglassError, UserError
 from plateglass.ledger import fingerprint
 from plateglass.plan import PLATE_TABLES, Plan
@@ -81,6 +81,13 @@ class Workflow:
         )
         whole = self._snakemake.execution_settings is None or self._snakemake.touch or bent
         return set(self.plan.keys if whole else self.plan.reasons)
+
+    def hold(self) -> None:
+        """Keep other runs off these results while this one lasts; they may have another folder."""
+        try:
+            self._held = lock.take(self.project.state / "lock")
+        except PlateglassError as error:
+            self._stop(error)
 
     # ------------------------------------------------------------------ for the rules
     def command(self, stage: str) -> str:

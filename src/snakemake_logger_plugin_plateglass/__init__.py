@@ -36,6 +36,11 @@ HIDDEN = {
     LogEvent.DEBUG_DAG,
 }
 QUIET_RULES = {"tables", "selected", "plate_report", "screen_report", "all"}
+LOCKED = (
+    "This folder is locked: another snakemake runs in it, or an earlier one was killed. If none runs, "
+    "give  snakemake --unlock  (with the same --configfile, if any), then the same command again: "
+    "finished wells are kept."
+)
 SHOWN_OF_LOG = 6  # lines of a failed job's log
 
 
@@ -170,6 +175,8 @@ class LogHandler(LogHandlerBase):
                     self._print(line, "yellow")
 
     def _print(self, text, style: str | None = None) -> None:
+        if "Directory cannot be locked" in str(text):
+            text = LOCKED
         self.console.print(str(text), style=style, markup=False)
 
     # ------------------------------------------------------------------ bars

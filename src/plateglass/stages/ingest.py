@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from plateglass import __version__, store, tables
-from plateglass.errors import DataError
+from plateglass.errors import DataError, SetupError
 from plateglass.files import digest
 from plateglass.layouts import Listing, Plane, listing, tiff
 from plateglass.measure import quality
@@ -43,7 +43,7 @@ def one_well(job: Job, well: str, usual: tiff.Format) -> Result:
     """Read, measure and store a well, a site at a time. Counts: planes and files read, fields."""
     channels, settings = list(job.config.channel_names), job.config.ingest
     index = _listing(job)
-    planes = index.planes(well)
+    planes = _present(index, well)
     reader = _Reader(index.folder)
     kept: dict[int, str] = {}  # site → key of its pixels
     rows, reasons, written = [], [], 0
@@ -51,6 +51,7 @@ def one_well(job: Job, well: str, usual: tiff.Format) -> Result:
         try:
             image = _site(reader, [p for p in planes if p.site == site], channels, usual)
         except DataError as error:
+            _still_there(index, well)
             # Files by their names in the plate's folder, so that a moved plate's tables stay.
             reasons.append(str(error).replace(f"{index.folder}/", ""))
             rows.append({"Metadata_Site": site, "Metadata_Quarantine": reasons[-1]})
@@ -226,6 +227,30 @@ def _content(
     key.update(repr((pixel_size, z_step)).encode())
     key.update(np.ascontiguousarray(image))
     return key.hexdigest()
+
+
+def _present(index: Listing, well: str) -> list[Plane]:
+    """The well's planes; SetupError where a folder that was full when the job began is not now."""
+    if well not in index.wells:
+        raise SetupError(_gone(index.folder / well))
+    return index.planes(well)
+
+
+def _still_there(index: Listing, well: str) -> None:
+    """Before a site is judged: its files, if they were listed, are still where they were.
+
+    A share that drops out in the middle of a run says nothing of the images on it.
+    """
+    for file, size, *_ in index.wells[well]:
+        if size >= 0 and not (index.folder / file).exists():
+            raise SetupError(_gone(index.folder / file))
+
+
+def _gone(path: Path) -> str:
+    return (
+        f"{path} was there when the job began and is not now: was the folder moved, or its share "
+        "unmounted? Bring it back and give the same command again; nothing was dropped"
+    )
 
 
 def _stored(job: Job, well: str) -> dict[str, tuple[int, str]]:

@@ -1,0 +1,101 @@
+"""Something of the results is lost or damaged: it comes back, and no more than it runs."""
+
+import shutil
+
+import pytest
+from changes import WELL_STAGES, ends, set_section, wells
+
+from screen import assert_same
+
+
+def computed(ran):
+    return sorted(w for w in ran if w[1] in (*WELL_STAGES, "train"))
+
+
+def shard(screen, well, labels=""):
+    """A file of pixels of the well's first field, of its image or its labels."""
+    array = screen.results / "P2/plate.zarr" / well[0] / str(int(well[1:])) / "0" / labels / "0"
+    return next(p for p in array.rglob("c/**/*") if p.is_file())
+
+
+LOST = {
+    "a part of features": (
+        ".plateglass/parts/P2/features/A03.parquet",
+        [("P2", "features", "A03")],
+    ),
+    "a part of segment": (".plateglass/parts/P2/segment/A03.parquet", [("P2", "segment", "A03")]),
+    "a table": ("P2/cells.parquet", []),
+    "a report": ("screen/report.html", []),
+    "the model": ("screen/model/model.json", [("screen", "train", "")]),
+    "the network": ("screen/model/model.safetensors", [("screen", "train", "")]),
+    "a plate's store": ("P2/plate.zarr", "ingest segment"),
+    "a plate's maps": ("P2/attribution.zarr", "attribute"),
+    "a well of a store": ("P2/plate.zarr/B/2", [("P2", "ingest", "B02"), ("P2", "segment", "B02")]),
+}
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        pytest.param(name, marks=() if name.startswith("a part") else pytest.mark.long)
+        for name in LOST
+    ],
+)
+def test_what_was_lost_comes_back(screen, finished, lost):
+    path, wanted = LOST[lost]
+    if isinstance(wanted, str):
+        wanted = wells(screen, ["P2"], wanted.split())
+    if lost == "a well of a store":
+        set_section(screen, "run", verify="sizes")
+    path = screen.results / path
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if lost in ("a table", "a report"):
+        # a second name of it is kept; Snakemake's thin rules put it in place (test_workflow.py)
+        assert screen.plan().reasons == {}
+        return
+    assert computed(screen.run()) == sorted(wanted)
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)
+
+
+@pytest.mark.parametrize("labels", ["", "labels/nuclei"])
+@pytest.mark.parametrize("damage", ["gone", "cut short", "one bit"])
+def test_a_damaged_shard_is_found_by_verify(screen, damage, labels):
+    path = shard(screen, "A03", labels)
+    whole = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut short":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        at = len(whole) // 3
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    assert screen.plan().reasons == {}
+    set_section(screen, "run", verify="sizes")
+    # the same size: no look at sizes can tell
+    assert bool(screen.plan().reasons) == (damage != "one bit")
+    set_section(screen, "run", verify="full")
+    stage = "segment" if labels else "ingest"
+    # labels lie in the same store: segment looks whether they are whole
+    assert screen.plan().reasons.keys() == {("P2", stage), ("P2", "segment")}
+    assert screen.plan().why("P2", stage) == "1 well stored result is damaged (A03)"
+    assert screen.run() == [("P2", stage, "A03")]
+    assert path.read_bytes() == whole
+    assert screen.plan().reasons == {}
+
+
+@pytest.mark.parametrize("lost", ["all markers", "all ledgers of a plate"])
+def test_the_engines_own_files_lost(screen, finished, lost):
+    if lost == "all markers":
+        shutil.rmtree(screen.results / ".plateglass/done")
+        wanted = []
+    else:  # what was made from what is not known any more: the plate is done again
+        for path in (screen.results / ".plateglass/ledger").glob("P2.*"):
+            path.unlink()
+        shutil.rmtree(screen.results / ".plateglass/done")
+        wanted = wells(screen, ["P2"], WELL_STAGES)
+    ran = screen.run()
+    assert computed(ran) == sorted(wanted)
+    assert {w for w in ran if w not in wanted} <= set(ends("P1", "P2"))
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)

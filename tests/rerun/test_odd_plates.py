@@ -1,0 +1,181 @@
+"""Plates that give less than they promise: quarantine, empty wells, folders that are gone."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from changes import CHANNELS, WELL_STAGES, ends, put_back, remove_images, set_section, wells
+
+from plateglass import jobs
+from plateglass.errors import DataError, UserError
+from screen import Screen, assert_same
+
+
+def blank(screen, plate, well):
+    """Images of the well without a cell in them: the camera's noise."""
+    for at, channel in enumerate(CHANNELS):
+        path = screen.raw(plate, well, channel)
+        shape = tifffile.imread(path).shape
+        noise = np.random.default_rng(at).normal(100, 2, shape).astype(np.uint16)
+        tifffile.imwrite(path, noise)
+
+
+def test_a_quarantined_image_fails_a_strict_run_and_mended_leaves_no_trace(screen, finished):
+    path = screen.raw("P2", "B02")
+    whole, times = path.read_bytes(), path.stat()
+    path.write_bytes(whole[:3000])
+    assert sorted(screen.run()) == sorted([("P2", "ingest", "B02"), *ends("P2")])
+    assert screen.plan().reasons == {}
+    ((plate, well, why),) = jobs.quarantined(screen.project())
+    assert (plate, well) == ("P2", "B02") and "P2_B02_s1_Marker.tif: truncated TIFF" in why
+    set_section(screen, "run", strict=True)
+    assert screen.plan().reasons == {}  # strictness makes nothing stale
+    with pytest.raises(DataError, match=r"(?s)run.strict: 1 well.s. or site.s. in quarantine.*B02"):
+        jobs.hold_to_strict(screen.project())
+    path.write_bytes(whole)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    wanted = wells(screen, ["P2"], WELL_STAGES, ["B02"]) + ends("P2")
+    assert sorted(screen.run()) == sorted(wanted)
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)
+
+
+def test_a_plates_folder_gone_refuses_it_and_drops_nothing(screen, finished):
+    raw = screen.folder / "raw/P2"
+    shutil.copy(raw / "platemap.csv", screen.folder / "P2.csv")
+    screen.sheet["P2"]["platemap"] = "P2.csv"
+    screen.write()
+    raw.rename(raw.with_name("elsewhere"))
+    for emptied in (False, True):
+        if emptied:  # an unmounted share leaves its empty folder
+            raw.mkdir()
+        plan = screen.plan()
+        assert list(plan.refused) == ["P2"] and str(raw) in plan.refused["P2"]
+        assert plan.reasons == {}
+        assert not [pair for pair in plan.keys if pair[0] == "P2"]
+    # the others go on: only P1 and the screen
+    screen.replace_image("P1", "B01")
+    assert sorted(screen.run()) == sorted(wells(screen, ["P1"], WELL_STAGES, ["B01"]) + ends("P1"))
+    set_section(screen, "run", missing_raw="keep")
+    assert screen.plan().refused == {} and screen.plan().reasons == {}
+    assert screen.tables()["P2/cells.parquet"].equals(finished.tables()["P2/cells.parquet"])
+
+
+def test_most_wells_gone_is_doubted_until_accepted(screen):
+    kept = {}
+    for well in ("A02", "A03", "A04", "A05", "A06", "B01"):
+        kept |= remove_images(screen, "P2", well)
+    plan = screen.plan()
+    assert "6 of 8 known wells have no image" in plan.refused["P2"]
+    assert "run.accept_removed: [P2]" in plan.refused["P2"]
+    assert plan.reasons == {}
+    put_back(kept)
+    assert screen.plan().refused == {} and screen.plan().reasons == {}
+    for well in ("A02", "A03", "A05", "A06", "B01"):  # units' wells too: what is left is redone
+        remove_images(screen, "P2", well)
+    set_section(screen, "run", accept_removed=["P2"])
+    left = ["A01", "A04", "B02"]
+    wanted = wells(screen, ["P2"], ("features", "attribute"), left) + ends("P2")
+    assert sorted(screen.run()) == sorted(wanted)
+    assert set(screen.tables()["P2/cells.parquet"]["Metadata_Well"]) == set(left)
+    assert screen.plan().reasons == {}
+
+
+def test_same_size_and_time_is_seen_by_ctime_alone(screen):
+    """The documented blind spot of ``raw_check: mtime``, and what sees it."""
+    path = screen.raw("P2", "B01")
+
+    def signatures(check):
+        set_section(screen, "run", raw_check=check)
+        return screen.plan().raw["P2"]
+
+    before = {check: signatures(check) for check in ("mtime", "ctime")}
+    times, pixels = path.stat(), path.read_bytes()
+    path.write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert signatures("mtime") == before["mtime"]
+    now = signatures("ctime")
+    assert [w for w in now if now[w] != before["ctime"][w]] == ["B01"]
+
+
+@pytest.mark.long
+def test_same_size_and_time_is_mended_by_a_run_with_ctime(screen, tmp_path):
+    set_section(screen, "run", raw_check="ctime")
+    looked = screen.run()  # another way to look: ingest looks at all once, nothing else computes
+    assert {s for _, s, _ in looked} == {"ingest", "aggregate", "report"}
+    path = screen.raw("P2", "B01")
+    times, pixels = path.stat(), path.read_bytes()
+    path.write_bytes(pixels[:-1] + bytes([pixels[-1] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    wanted = wells(screen, ["P2"], WELL_STAGES, ["B01"]) + ends("P2")
+    assert sorted(screen.run()) == sorted(wanted)
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+def test_a_well_without_cells_goes_through_the_whole_chain(screen):
+    blank(screen, "P2", "B02")
+    wanted = wells(screen, ["P2"], WELL_STAGES, ["B02"]) + ends("P2")
+    assert sorted(screen.run()) == sorted(wanted)
+    assert screen.plan().reasons == {}
+    assert jobs.quarantined(screen.project()) == []
+    tables = screen.tables()
+    assert "B02" not in set(tables["P2/cells.parquet"]["Metadata_Well"])
+    sites = tables["P2/sites.parquet"].set_index("Metadata_Well")
+    assert sites.loc["B02", "Count_Cells"] == 0 and sites.loc["B01", "Count_Cells"] > 0
+    assert "B02" in (screen.results / "P2/report.html").read_text()
+
+
+def test_a_class_whose_wells_have_no_cells_is_refused_by_name(tmp_path):
+    screen = Screen(tmp_path)
+    for well in ("A04", "A05", "A06"):
+        blank(screen, "P1", well)
+    with pytest.raises(DataError, match=r"'positive_control' has 0 training well.s. with cells"):
+        screen.run(until="train")
+
+
+@contextlib.contextmanager
+def nobody():
+    """Root reads everything: act as a user who may not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        os.seteuid(65534)
+    except OSError as error:
+        pytest.skip(f"cannot act as another user: {error}")
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_an_image_that_may_not_be_read_fails_the_job_and_is_not_quarantined():
+    """A fault of the machine, not of the image: nobody judges what was never read."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folder lets no one else in
+        screen = Screen(Path(folder), train=False)
+        for path in (screen.folder, *screen.folder.rglob("*")):
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        screen.raw("P1", "A02").chmod(0)
+        with nobody(), pytest.raises(PermissionError, match=r"P1_A02_s1_Marker\.tif"):
+            screen.run(until="ingest")
+        assert screen.project().ledger("ingest", "P1") == {}
+        screen.raw("P1", "A02").chmod(0o666)
+        with nobody():
+            ran = screen.run(until="ingest")
+        assert sorted(ran) == sorted(wells(screen, ["P1", "P2"], ["ingest"]))
+
+
+def test_a_folder_that_may_not_be_read_is_a_message(tmp_path):
+    screen = Screen(tmp_path, train=False)
+    shutil.rmtree(tmp_path / "raw/P2")
+    (tmp_path / "raw/P2").write_text("no folder")
+    screen.sheet["P2"]["platemap"] = "raw/P1/platemap.csv"
+    screen.write()
+    with pytest.raises(UserError, match=r"plate P2: .*raw/P2: cannot be read: .*share mounted"):
+        screen.plan()
