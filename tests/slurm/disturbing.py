@@ -15,6 +15,7 @@ from screen import Screen
 NAMES = ("cancelled", "late", "broken", "good")
 WELLS = {f"{row}{column:02d}": synthetic.NEGATIVE for row in "AB" for column in range(1, 13)}
 STOP_AFTER = 2  # wells
+STARTED_WITHIN = 110  # seconds; else the time limit is over before a job has done anything
 
 
 class Plates(Screen):
@@ -41,30 +42,34 @@ def disturb(folder: Path) -> tuple[Plates, subprocess.Popen]:
     """Start a run of ingest and disturb it; it has yet to end when this returns.
 
     Two jobs are held (SIGSTOP) after some wells: one is cancelled, the other left to outlive its
-    limit of a minute. The third plate's results cannot be written.
+    limit of two minutes. The third plate's results cannot be written.
     """
     screen = Plates(folder)
     screen.results.mkdir()
     (screen.results / "broken").write_text("a file where a folder should be")
     before = last_id()
-    limits = "{runtime: \"1 if wildcards.plate == 'late' else 30\"}"
+    limits = "{runtime: \"2 if wildcards.plate == 'late' else 30\"}"
     settings = profile(folder / "profile", ingest=limits)
     running = start(screen, settings, "--until", "ingest")
-    for plate in ("cancelled", "late"):
-        _hold(screen, plate, running)
+    _hold(screen, ["cancelled", "late"], running)
     jobs = {job.plate: job.id for job in submitted(before)}
     screen.ids = set(jobs.values())
     subprocess.run(["scancel", str(jobs["cancelled"])], check=True)
     return screen, running
 
 
-def _hold(screen: Screen, plate: str, running: subprocess.Popen) -> None:
-    """Stop the plate's job in its tracks once some of its wells are done."""
-    ledger = screen.results / f".plateglass/ledger/{plate}.ingest.jsonl"
-    while not ledger.exists() or ledger.read_bytes().count(b"\n") < STOP_AFTER:
-        assert running.poll() is None, (screen.folder / "terminal.txt").read_text()
-        time.sleep(0.002)
-    os.kill(_process(screen, plate), signal.SIGSTOP)
+def _hold(screen: Screen, plates: list[str], running: subprocess.Popen) -> None:
+    """Stop the plates' jobs in their tracks, each once some of its wells are done."""
+    ledgers = {p: screen.results / f".plateglass/ledger/{p}.ingest.jsonl" for p in plates}
+    end = time.monotonic() + STARTED_WITHIN
+    while ledgers:
+        for plate, ledger in list(ledgers.items()):
+            if ledger.exists() and ledger.read_bytes().count(b"\n") >= STOP_AFTER:
+                os.kill(_process(screen, plate), signal.SIGSTOP)
+                del ledgers[plate]
+        still = running.poll() is None and time.monotonic() < end
+        assert still, (screen.folder / "terminal.txt").read_text()
+        time.sleep(0.01)
 
 
 def _process(screen: Screen, plate: str) -> int:
