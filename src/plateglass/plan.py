@@ -65,6 +65,7 @@ class Plan:
         problems = []
         for name in self.project.names:
             try:
+                platemap = self.project.maps[name]
                 found = scan(self.project, name)
             except PlateglassError as error:
                 problems.append(str(error))
@@ -74,7 +75,7 @@ class Plan:
                 self.refused[name] = found.doubt
                 continue
             self._demo(name)
-            if absent := sorted(self.project.maps[name].keys() - found.wells.keys()):
+            if absent := sorted(platemap.keys() - found.wells.keys()):
                 self.notes.append(
                     f"plate {name}: the platemap names {len(absent)} well(s) without images: "
                     f"{_some(absent)}"

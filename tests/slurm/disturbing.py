@@ -15,7 +15,7 @@ from screen import Screen
 NAMES = ("cancelled", "late", "broken", "good")
 WELLS = {f"{row}{column:02d}": synthetic.NEGATIVE for row in "AB" for column in range(1, 13)}
 STOP_AFTER = 2  # wells
-STARTED_WITHIN = 110  # seconds; else the time limit is over before a job has done anything
+STARTED_WITHIN = 300  # seconds
 
 
 class Plates(Screen):
@@ -41,20 +41,22 @@ class Plates(Screen):
 def disturb(folder: Path) -> tuple[Plates, subprocess.Popen]:
     """Start a run of ingest and disturb it; it has yet to end when this returns.
 
-    Two jobs are held (SIGSTOP) after some wells: one is cancelled, the other left to outlive its
-    limit of two minutes. The third plate's results cannot be written.
+    Two jobs are held (SIGSTOP) after some wells: one is cancelled, the other's time limit is set to
+    the minute that it has had. The third plate's results cannot be written.
     """
     screen = Plates(folder)
     screen.results.mkdir()
     (screen.results / "broken").write_text("a file where a folder should be")
     before = last_id()
-    limits = "{runtime: \"2 if wildcards.plate == 'late' else 30\"}"
-    settings = profile(folder / "profile", ingest=limits)
-    running = start(screen, settings, "--until", "ingest")
+    running = start(screen, profile(folder / "profile"), "--until", "ingest")
     _hold(screen, ["cancelled", "late"], running)
     jobs = {job.plate: job.id for job in submitted(before)}
     screen.ids = set(jobs.values())
-    subprocess.run(["scancel", str(jobs["cancelled"])], check=True)
+    for command in (
+        ["scancel", str(jobs["cancelled"])],
+        ["scontrol", "update", f"jobid={jobs['late']}", "timelimit=1"],
+    ):
+        subprocess.run(command, check=True)
     return screen, running
 
 
