@@ -80,7 +80,7 @@ def test_a_job_reads_the_platemaps_it_needs_and_no_other(read, monkeypatch):
     asked = []
     reads = plates.read_platemap
     monkeypatch.setattr(plates, "read_platemap", lambda p, c: asked.append(p.name) or reads(p, c))
-    project = read(CONTROLS, classes=["negative_control"])
+    project = read([*CONTROLS, ("A04", "active")], classes=["negative_control", "active"])
     assert asked == ["P1"]  # it trains
     assert project.labels("P2")["A03"] == "active" and project.classed("P2")
     assert asked == ["P1", "P2"]
