@@ -4,9 +4,9 @@
 
 Starts the cluster on loopback of tests/slurm (root with apt, or SLURM installed). First a screen of
 many plates (384 wells of a one-byte file each) is submitted to a partition that is down: nothing
-runs, the queue fills to the profile's `jobs`, the run is given up. Then a few plates of one real well
-each go through ingest, and SLURM's time of a job is set beside the stage's own. Wall times: the load
-of the machine is printed with them.
+runs, the queue fills to the profile's `jobs`, the run is given up. Then two of its plates, and a few
+plates of one real well each, go through ingest, and SLURM's time of a job is set beside the stage's
+own. Wall times: the load of the machine is printed with them.
 """
 
 import argparse
@@ -37,14 +37,16 @@ SMALL = 8  # plates whose jobs are run
 
 def many(folder: Path, plates: int) -> Screen:
     """A screen of one-byte images (one inode a plate), enough for a plan and its jobs."""
-    lines = ["plate,path"]
+    lines = ["plate,path,platemap"]
+    rows = [f"{well},{'negative_control' if well < 'B' else 'treatment'}" for well in WELLS]
+    (folder / "map.csv").write_text("\n".join(["well,role", *rows]) + "\n")
     for number in range(plates):
         plate = folder / "raw" / f"P{number:04d}"
         plate.mkdir(parents=True)
         (plate / f"{WELLS[0]}_DNA.tif").write_bytes(b"x")
         for well in WELLS[1:]:
             (plate / f"{well}_DNA.tif").hardlink_to(plate / f"{WELLS[0]}_DNA.tif")
-        lines.append(f"{plate.name},raw/{plate.name}")
+        lines.append(f"{plate.name},raw/{plate.name},map.csv")
     settings = {
         "plates": "plates.csv",
         "results": "results",
@@ -107,11 +109,11 @@ def submitting(screen: Screen, profile: Path) -> tuple[float, int, float]:
     return first, all_, (last - first) / (all_ - one)
 
 
-def running(screen: Screen, profile: Path) -> dict[str, float]:
-    """Medians of a job's seconds in SLURM and of those in its stage; the whole run's."""
+def running(screen: Screen, profile: Path, *wanted: str) -> dict[str, float]:
+    """Jobs, medians of a job's seconds in SLURM and of those in its stage; the whole run's."""
     before = submission.last_id()
     start = time.perf_counter()
-    submission.snakemake(screen, profile, "--until", "ingest", "--jobs", "2")
+    submission.snakemake(screen, profile, *wanted, "--jobs", "2")
     whole = time.perf_counter() - start
     jobs = submission.submitted(before)
     costs = [json.loads(line) for line in (screen.results / ".plateglass/costs.jsonl").open()]
@@ -137,19 +139,30 @@ def main() -> None:
             profile = submission.profile(args.folder / "profile")
             for name in ("many", "few"):
                 (args.folder / name).mkdir()
-            first, queued, each = submitting(many(args.folder / "many", args.plates), profile)
+            large = many(args.folder / "many", args.plates)
+            first, queued, each = submitting(large, profile)
             print(f"{args.plates} plates: first job submitted after {first:.1f} s")
             print(f"then {queued} jobs at {1000 * each:.0f} ms each", flush=True)
-            found = running(few(args.folder / "few", SMALL), profile)
-            print(
-                f"{found['jobs']} jobs, two at a time: {found['in SLURM']:.0f} s in SLURM each, of "
-                f"which {found['in the stage']:.1f} s in the stage; the run took {found['run']:.0f} s"
-            )
+            keys = large.plan().keys
+            two = [f"P{n:04d}.ingest.{keys[f'P{n:04d}', 'ingest']}" for n in range(2)]
+            wanted = [f"results/.plateglass/done/{name}" for name in two]
+            of_many = _say(f"of {args.plates} plates", running(large, profile, *wanted))
+            small = few(args.folder / "few", SMALL)
+            of_few = _say(f"of {SMALL} plates", running(small, profile, "--until", "ingest"))
     finally:
         shutil.rmtree(args.folder)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    figures = {"plates": args.plates, "first": first, "submission": each} | found
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+    figures = {"plates": args.plates, "first": first, "submission": each}
+    print(json.dumps(figures | {"of many": of_many, "of few": of_few}))
+
+
+def _say(which: str, found: dict[str, float]) -> dict[str, float]:
+    print(
+        f"{found['jobs']} jobs {which}, two at a time: {found['in SLURM']:.0f} s in SLURM each, of which "
+        f"{found['in the stage']:.1f} s in the stage; the run took {found['run']:.0f} s",
+        flush=True,
+    )
+    return found
 
 
 if __name__ == "__main__":

@@ -22,10 +22,22 @@ class Plates(Screen):
     """Four plates, called after what becomes of their ingest."""
 
     def __init__(self, folder: Path):
-        super().__init__(folder, train=False)
+        self.folder, self.results = folder, folder / "results"
         self.specs = {name: synthetic.tiny(name, wells=WELLS, seed=3) for name in NAMES}
-        for name, spec in self.specs.items():
-            synthetic.render_plate(spec, folder / "raw" / name)
+        first, *others = NAMES
+        synthetic.render_plate(self.specs[first], folder / "raw" / first)
+        for name in others:  # the same pictures
+            (folder / "raw" / name).mkdir()
+            for file in (folder / "raw" / first).iterdir():
+                named = file.name.replace(first, name)
+                shutil.copy2(file, folder / "raw" / name / named)
+        self.settings = {
+            "plates": "plates.csv",
+            "results": "results",
+            "channels": {c: {"match": c} for c in ("DNA", "Actin", "Marker")},
+            "ingest": {"pattern": synthetic.PATTERN, "pixel_size_um": 0.65},
+            "segment": {"nuclei": {"channel": "DNA"}},
+        }
         self.sheet = {name: {"path": f"raw/{name}", "train": "no"} for name in self.specs}
         self.write()
 
