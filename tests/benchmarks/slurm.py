@@ -4,9 +4,9 @@
 
 Starts the cluster on loopback of tests/slurm (root with apt, or SLURM installed). First a screen of
 many plates (384 wells of a one-byte file each) is submitted to a partition that is down: nothing
-runs, the queue fills to the profile's `jobs`, the run is given up. Then two of its plates, and a few
-plates of one real well each, go through ingest, and SLURM's time of a job is set beside the stage's
-own. Wall times: the load of the machine is printed with them.
+runs, the queue fills to the profile's `jobs`, the run is given up. Then a few plates of one real well
+each go through ingest, and SLURM's time of a job is set beside the stage's own: wall times, with the
+load of the machine. A job starts Snakemake twice; its CPU seconds are told for both screens.
 """
 
 import argparse
@@ -82,10 +82,10 @@ def _screen(folder: Path, lines: list[str], settings: dict) -> Screen:
     return screen
 
 
-def submitting(screen: Screen, profile: Path) -> tuple[float, int, float]:
+def submitting(screen: Screen, plates: int, profile: Path) -> tuple[float, int, float]:
     """Seconds to the first job in the queue, jobs in the full queue, seconds a further submission."""
     subprocess.run(["scontrol", "update", "partitionname=debug", "state=down"], check=True)
-    limit = yaml.safe_load((profile / "config.yaml").read_text())["jobs"]
+    limit = min(plates, yaml.safe_load((profile / "config.yaml").read_text())["jobs"])
     seen: list[tuple[float, int]] = []
     start = time.perf_counter()
     running = submission.start(screen, profile)
@@ -109,11 +109,11 @@ def submitting(screen: Screen, profile: Path) -> tuple[float, int, float]:
     return first, all_, (last - first) / (all_ - one)
 
 
-def running(screen: Screen, profile: Path, *wanted: str) -> dict[str, float]:
+def running(screen: Screen, profile: Path) -> dict[str, float]:
     """Jobs, medians of a job's seconds in SLURM and of those in its stage; the whole run's."""
     before = submission.last_id()
     start = time.perf_counter()
-    submission.snakemake(screen, profile, *wanted, "--jobs", "2")
+    submission.snakemake(screen, profile, "--until", "ingest", "--jobs", "2")
     whole = time.perf_counter() - start
     jobs = submission.submitted(before)
     costs = [json.loads(line) for line in (screen.results / ".plateglass/costs.jsonl").open()]
@@ -123,6 +123,28 @@ def running(screen: Screen, profile: Path, *wanted: str) -> dict[str, float]:
         "in the stage": statistics.median(cost["seconds"] for cost in costs),
         "run": whole,
     }
+
+
+def starting(screen: Screen) -> float:
+    """CPU seconds of one Snakemake that a job starts, less those of the stage."""
+    plate = screen.project().names[0]
+    key = screen.plan().keys[plate, "ingest"]
+    stage = [sys.executable, "-m", "plateglass.cli", "ingest", plate, "--key", key]
+    job = [sys.executable, "-m", "snakemake", "--snakefile", str(submission.ROOT / "Snakefile")]
+    job += ["--target-jobs", f"ingest:plate={plate},key={key}", "--allowed-rules", "ingest"]
+    job += ["--force", "--nolock", "--ignore-incomplete", "--cores", "1", "--mode", "remote"]
+    job += ["--workflow-profile", "none", "--target-files-omit-workdir-adjustment"]
+    spent = []
+    for command in ([*job, "--configfiles"], [*stage, "--config"]):
+        shutil.rmtree(screen.results, ignore_errors=True)
+        before = os.times()
+        subprocess.run(
+            [*command, "config.yaml"], cwd=screen.folder, check=True, capture_output=True
+        )
+        after = os.times()
+        used = after.children_user + after.children_system
+        spent.append(used - before.children_user - before.children_system)
+    return spent[0] - spent[1]
 
 
 def main() -> None:
@@ -140,29 +162,25 @@ def main() -> None:
             for name in ("many", "few"):
                 (args.folder / name).mkdir()
             large = many(args.folder / "many", args.plates)
-            first, queued, each = submitting(large, profile)
+            first, queued, each = submitting(large, args.plates, profile)
             print(f"{args.plates} plates: first job submitted after {first:.1f} s")
             print(f"then {queued} jobs at {1000 * each:.0f} ms each", flush=True)
-            keys = large.plan().keys
-            two = [f"P{n:04d}.ingest.{keys[f'P{n:04d}', 'ingest']}" for n in range(2)]
-            wanted = [f"results/.plateglass/done/{name}" for name in two]
-            of_many = _say(f"of {args.plates} plates", running(large, profile, *wanted))
             small = few(args.folder / "few", SMALL)
-            of_few = _say(f"of {SMALL} plates", running(small, profile, "--until", "ingest"))
+            found = running(small, profile)
+            print(
+                f"{found['jobs']} jobs, two at a time: {found['in SLURM']:.0f} s in SLURM each, of "
+                f"which {found['in the stage']:.1f} s in the stage; the run took {found['run']:.0f} s"
+            )
+            cpu = [starting(large), starting(small)]
+            print(
+                f"a job's Snakemake, twice: {2 * cpu[0]:.1f} CPU s of {args.plates} plates, "
+                f"{2 * cpu[1]:.1f} CPU s of {SMALL}"
+            )
     finally:
         shutil.rmtree(args.folder)
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    figures = {"plates": args.plates, "first": first, "submission": each}
-    print(json.dumps(figures | {"of many": of_many, "of few": of_few}))
-
-
-def _say(which: str, found: dict[str, float]) -> dict[str, float]:
-    print(
-        f"{found['jobs']} jobs {which}, two at a time: {found['in SLURM']:.0f} s in SLURM each, of which "
-        f"{found['in the stage']:.1f} s in the stage; the run took {found['run']:.0f} s",
-        flush=True,
-    )
-    return found
+    figures = {"plates": args.plates, "first": first, "submission": each, "CPU": cpu}
+    print(json.dumps(figures | found))
 
 
 if __name__ == "__main__":
