@@ -1,6 +1,9 @@
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -28,6 +31,27 @@ def test_mistakes_end_with_a_message_and_their_code(tmp_path, capsys):
     said = capsys.readouterr().err
     assert code == 2
     assert said.startswith("plateglass: ") and "none.yaml" in said and "Traceback" not in said
+
+
+def test_a_job_that_the_cluster_ends_leaves_as_on_ctrl_c(tmp_path, capsys, monkeypatch):
+    cleared = []
+
+    def job(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            cleared.append(True)
+
+    monkeypatch.setattr("plateglass.jobs.run", job)
+    monkeypatch.setattr(cli, "_project", lambda _: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert cli.main(["ingest", "P1", "--key", "0.0"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert cleared
+    assert "stopped by SIGTERM; finished wells are kept" in capsys.readouterr().err
 
 
 def test_planning_imports_no_torch():

@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 
-from plateglass import config
+from plateglass import config, plates
 from plateglass.errors import UserError
 from plateglass.project import Project
 
@@ -12,7 +12,9 @@ from plateglass.project import Project
 def read(tmp_path):
     def make(roles, **train):
         (tmp_path / "map.csv").write_text("well,role\n" + "".join(f"{w},{r}\n" for w, r in roles))
-        (tmp_path / "plates.csv").write_text("plate,path,platemap,train\nP1,raw,map.csv,yes\n")
+        (tmp_path / "plates.csv").write_text(
+            "plate,path,platemap,train\nP1,raw,map.csv,yes\nP2,raw,map.csv,no\n"
+        )
         settings = {
             "plates": "plates.csv",
             "results": "results",
@@ -72,3 +74,13 @@ def test_units_wells_that_cannot_be_read_are_passed_over(read):
     assert project.units_made_from("P1") == ["A02"]
     ledger.add("A02", parts={}, key=None, quarantine="torn")
     assert project.units_made_from("P1") == ["A03"]
+
+
+def test_a_job_reads_the_platemaps_it_needs_and_no_other(read, monkeypatch):
+    asked = []
+    reads = plates.read_platemap
+    monkeypatch.setattr(plates, "read_platemap", lambda p, c: asked.append(p.name) or reads(p, c))
+    project = read([*CONTROLS, ("A04", "active")], classes=["negative_control", "active"])
+    assert asked == ["P1"]  # it trains
+    assert project.labels("P2")["A03"] == "active" and project.classed("P2")
+    assert asked == ["P1", "P2"]

@@ -198,6 +198,7 @@ class Plan:
 
         def look(name: str) -> Raw | PlateglassError:
             try:
+                self.project.maps[name]  # read, and refused, with the plate
                 return scan(self.project, name, lambda wells: self._seen(name, wells))
             except PlateglassError as error:
                 return error

@@ -16,21 +16,36 @@ from plateglass.stages import SCREEN, STAGES
 UNITS_WELLS = 24  # where a plate has no negative controls; chosen by a hash, then kept
 
 
+class Platemaps(dict[str, dict[str, dict[str, str]]]):
+    """Plate → its platemap, read when first asked for: a job needs one or two of a thousand."""
+
+    def __init__(self, sheet: Iterable[plates.Plate], config: Config):
+        super().__init__()
+        self._sheet, self._config = {plate.name: plate for plate in sheet}, config
+
+    def __missing__(self, plate: str) -> dict[str, dict[str, str]]:
+        self[plate] = plates.read_platemap(self._sheet[plate], self._config)
+        return self[plate]
+
+
 @dataclass(frozen=True)
 class Project:
     """What the user wrote, validated and joined; reads the state on disk, writes nothing."""
 
     config: Config
     sheet: tuple[plates.Plate, ...]
-    maps: dict[str, dict[str, dict[str, str]]]
+    maps: Platemaps
     _own: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, config: Config) -> "Project":
-        """Read the sheet and the platemaps; refuses what no job could mend (``UserError``)."""
+        """Read the sheet and the training plates' platemaps (``UserError`` for what is wrong).
+
+        The others are read when asked for; the plan, which comes before any job, asks for all.
+        """
         sheet = plates.read_sheet(config)
-        project = cls(config, sheet, {p.name: plates.read_platemap(p, config) for p in sheet})
+        project = cls(config, sheet, Platemaps(sheet, config))
         project._check_training()
         return project
 

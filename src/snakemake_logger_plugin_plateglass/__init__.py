@@ -7,6 +7,7 @@ plugins by the module's name.
 """
 
 import contextlib
+import os
 import threading
 import time
 from pathlib import Path
@@ -184,12 +185,16 @@ class LogHandler(LogHandlerBase):
         terminal = self.console.is_terminal
         if terminal:
             self.bars.start()
-        while not self.stop.wait(0.25):
-            self._look(terminal)
+        pause = 0.25
+        while not self.stop.wait(pause):
+            pause = 0.25 + 0.01 * self._look(
+                terminal
+            )  # a hundred jobs' files may lie on a slow disk
         if terminal:
             self.bars.stop()
 
-    def _look(self, terminal: bool) -> None:
+    def _look(self, terminal: bool) -> int:
+        """Paint what the jobs under way have written; returns how many there are."""
         now = {}
         for name, text in self._progress().items():
             if text != self.left.get(name):
@@ -211,6 +216,7 @@ class LogHandler(LogHandlerBase):
             self.bars.remove_task(self.tasks.pop(name))
         for name in self.tenths.keys() - now.keys():
             self.tenths.pop(name)
+        return len(now)
 
     def _progress(self) -> dict[str, str]:
         found = {}
@@ -240,6 +246,7 @@ def _lines(log: Path) -> list[str]:
 
 def _written(log: Path) -> float:
     try:
-        return log.stat().st_mtime
+        with log.open() as file:  # opened, since NFS may answer a mere stat from its cache
+            return os.fstat(file.fileno()).st_mtime
     except OSError:
         return 0.0

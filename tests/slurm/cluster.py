@@ -17,11 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-PACKAGES = ("slurm-wlm", "munge")
+PACKAGES = {
+    "munged": "munge",
+    "slurmctld": "slurm-wlm",
+    "slurmd": "slurm-wlm",
+    "slurmdbd": "slurmdbd",
+    "mariadbd": "mariadb-server",
+}
 DAEMONS = ("munged", "slurmctld", "slurmd")
+ACCOUNTING = ("mariadbd", "slurmdbd")
 PRETENDED_GPUS = ("/dev/null", "/dev/zero")  # SLURM wants a device file each
 SETTINGS = """\
 ClusterName=loopback
@@ -41,7 +49,6 @@ SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
 MpiDefault=none
 ReturnToService=2
 SlurmdParameters=config_overrides
@@ -55,6 +62,53 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=64000 Gres=gpu:{gpus} Stat
 PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
+# Without these lines there is no accounting: sacct, sacctmgr and sshare fail.
+WITH_ACCOUNTS = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePass={folder}/munge.socket
+AccountingStoragePort={port}
+AccountingStorageEnforce=associations
+"""
+ACCOUNTS = """\
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={storage}
+StorageUser=root
+StorageLoc=slurm
+"""
+
+
+@dataclass
+class Cluster:
+    """A running cluster: its folder with slurm.conf, and its daemons by name."""
+
+    folder: Path
+    daemons: dict[str, subprocess.Popen] = field(default_factory=dict)
+
+    def start(self, daemon: str, *options: str, there: Callable[[], bool] = lambda: True) -> None:
+        """Start a daemon and wait until it is ``there``."""
+        self.daemons[daemon] = start(daemon, *options)
+        _until(there, daemon, self.folder)
+
+    def stop(self, daemon: str) -> None:
+        """End a daemon: politely, then not."""
+        process = self.daemons.pop(daemon)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
 
 def missing() -> str | None:
     """Why no cluster can be started here; None where it can."""
@@ -64,44 +118,51 @@ def missing() -> str | None:
     return None
 
 
-def install() -> None:
-    """Install the daemons where they are not; they are not started as services."""
-    if all(_found(name) for name in DAEMONS):
-        return
+def install(*daemons: str) -> None:
+    """Install the daemons that are absent; apt starts no service of them."""
+    packages = {PACKAGES[name] for name in daemons if _found(name) is None}
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for command in (["update"], ["install", "-y", "--no-install-recommends", *PACKAGES]):
-        subprocess.run(["apt-get", "-qq", *command], check=True, env=quiet, capture_output=True)
+    for command in (["update"], ["install", "-y", "--no-install-recommends", *sorted(packages)]):
+        if packages:
+            subprocess.run(["apt-get", "-qq", *command], check=True, env=quiet, capture_output=True)
 
 
 @contextlib.contextmanager
-def cluster(settings: str = "") -> Iterator[Path]:
-    """A running cluster, as the path of its slurm.conf, which ``SLURM_CONF`` names meanwhile.
+def cluster(accounting: str | None = None) -> Iterator[Cluster]:
+    """A running cluster, whose slurm.conf ``SLURM_CONF`` names meanwhile.
 
-    ``settings`` are further lines of slurm.conf. On the way out jobs are cancelled, daemons ended,
-    and the folder is deleted.
+    With ``accounting``, the name of an account, there is a slurmdbd, too, and jobs must name that
+    account or have it as their user's. On the way out jobs are cancelled, daemons ended, and the
+    folder is deleted.
     """
-    install()
+    install(*DAEMONS, *(ACCOUNTING if accounting else ()))
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
-    configuration = _write(folder, settings)
     before = {name: os.environ.get(name) for name in ("SLURM_CONF", "PATH")}
-    os.environ["SLURM_CONF"] = str(configuration)
+    os.environ["SLURM_CONF"] = f"{folder}/slurm.conf"
     os.environ["PATH"] = f"{folder}/bin:{os.environ['PATH']}"
-    daemons = []
+    running = Cluster(folder)
     try:
+        _write(folder)
         munge = [f"--{what}-file={folder}/munge.{what}" for what in ("key", "pid", "log", "seed")]
-        daemons.append(start("munged", "-F", "--force", f"--socket={folder}/munge.socket", *munge))
-        _until(lambda: (folder / "munge.socket").exists(), "munged", folder)
-        daemons += [start("slurmctld", "-D"), start("slurmd", "-D")]
-        _until(lambda: "idle" in ask("sinfo", "-h", "-o", "%T"), "the node", folder)
-        yield configuration
+        socket = folder / "munge.socket"
+        munge += ["-F", "--force", f"--socket={socket}"]
+        running.start("munged", *munge, there=socket.exists)
+        if accounting:
+            _keep_accounts(running, accounting)
+        running.start("slurmctld", "-D", there=lambda: "UP" in ask("scontrol", "ping"))
+        running.start("slurmd", "-D", there=lambda: "idle" in ask("sinfo", "-h", "-o", "%T"))
+        yield running
     finally:
-        if len(daemons) == 3:
+        if "slurmctld" in running.daemons:
             ask("scancel", "--state=PENDING", f"--user={getpass.getuser()}")
             ask("scancel", "--signal=KILL", "--full", f"--user={getpass.getuser()}")
             with contextlib.suppress(TimeoutError):
-                _until(lambda: not ask("squeue", "-h").strip(), "the last job", folder, 30)
-        for daemon in reversed(daemons):
-            stop(daemon)
+                _until(lambda: not ask("squeue", "-h").strip(), "the last job", folder)
+        for daemon in reversed([*running.daemons]):
+            running.stop(daemon)
+        for process in processes(folder):  # what a job left behind that was stopped or slow to end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -110,22 +171,53 @@ def cluster(settings: str = "") -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def _keep_accounts(running: Cluster, account: str) -> None:
+    """MariaDB and slurmdbd, with this cluster, one account, and this user in it."""
+    folder, user = running.folder, getpass.getuser()
+    storage, port = _free_ports(2)
+    data = [f"--datadir={folder}/mariadb", f"--user={user}"]
+    make = [str(_found("mariadb-install-db")), *data, "--auth-root-authentication-method=normal"]
+    subprocess.run(make, check=True, capture_output=True)
+    address = [f"--port={storage}", "--bind-address=127.0.0.1", f"--socket={folder}/mariadb.socket"]
+    ping = ("mariadb-admin", f"--socket={folder}/mariadb.socket", "ping")
+    quiet = [f"--pid-file={folder}/mariadb.pid", f"--log-error={folder}/mariadb.log"]
+    there = lambda: "alive" in ask(*ping)  # noqa: E731
+    running.start("mariadbd", "--no-defaults", *data, *address, *quiet, there=there)
+    settings = folder / "slurmdbd.conf"
+    lines = ACCOUNTS.format(folder=folder, user=user, storage=storage, port=port)
+    settings.write_text(lines)
+    settings.chmod(0o600)
+    with (folder / "slurm.conf").open("a") as file:
+        file.write(WITH_ACCOUNTS.format(folder=folder, port=port))
+    running.start("slurmdbd", "-D", there=lambda: "Name" in ask("sacctmgr", "list", "qos"))
+    for what in (
+        ["cluster", "loopback"],
+        ["account", account],
+        ["user", user, f"account={account}"],
+    ):
+        subprocess.run(["sacctmgr", "-i", "add", *what], check=True, capture_output=True)
+
+
+def processes(folder: Path) -> dict[int, str]:
+    """Processes that belong to the cluster, by their arguments or environment: id → command line."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            said = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            around = (process / "environ").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if int(process.name) != os.getpid() and str(folder) in said + around:
+            found[int(process.name)] = said
+    return found
+
+
 def start(daemon: str, *options: str) -> subprocess.Popen:
     """A daemon in the foreground, which the kernel kills when this process is gone."""
     bound = ["setpriv", "--pdeathsig", "KILL", str(_found(daemon)), *options]
     return subprocess.Popen(
         bound, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-
-
-def stop(daemon: subprocess.Popen) -> None:
-    """End a daemon: politely, then not."""
-    daemon.send_signal(signal.SIGTERM)
-    try:
-        daemon.wait(10)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        daemon.wait()
 
 
 def ask(*command: str) -> str:
@@ -137,8 +229,8 @@ def _found(name: str) -> str | None:
     return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
 
 
-def _write(folder: Path, settings: str) -> Path:
-    """Keys, folders and settings; returns the path of slurm.conf."""
+def _write(folder: Path) -> None:
+    """Keys, folders and settings."""
     folder.chmod(0o755)
     for name in ("state", "spool", "bin"):
         (folder / name).mkdir()
@@ -149,14 +241,13 @@ def _write(folder: Path, settings: str) -> Path:
     given = {"controller": controller, "node": node, "gpus": len(PRETENDED_GPUS)}
     given |= {"host": socket.gethostname().split(".")[0], "user": getpass.getuser()}
     configuration = folder / "slurm.conf"
-    configuration.write_text(SETTINGS.format(folder=folder, **given) + settings)
+    configuration.write_text(SETTINGS.format(folder=folder, **given))
     devices = "".join(f"Name=gpu File={file}\n" for file in PRETENDED_GPUS)
     (folder / "gres.conf").write_text(devices)
     # Snakemake's job steps drop all SLURM_* variables but a few before they call srun
     srun = folder / "bin" / "srun"
     srun.write_text(f'#!/bin/sh\nSLURM_CONF={configuration} exec {_found("srun")} "$@"\n')
     srun.chmod(0o755)
-    return configuration
 
 
 def _free_ports(number: int) -> list[int]:

@@ -1,7 +1,7 @@
 """A real cluster for these tests, where daemons may be installed and started."""
 
 import os
-from pathlib import Path
+import time
 
 import cluster
 import pytest
@@ -10,15 +10,16 @@ from disturbing import disturb
 
 @pytest.fixture(scope="session")
 def slurm():
-    """slurm.conf of a running cluster on loopback; everything is stopped and gone afterwards."""
+    """A running cluster on loopback; everything is stopped and gone afterwards."""
     if os.environ.get("PLATEGLASS_TEST_SLURM") != "1":
         pytest.skip("needs PLATEGLASS_TEST_SLURM=1, which lets it install and start daemons")
     if reason := cluster.missing():
         pytest.skip(f"no SLURM: {reason}")
-    with cluster.cluster() as configuration:
-        yield configuration
-    assert not configuration.parent.exists()
-    assert daemons_of(configuration) == []
+    with cluster.cluster() as running:
+        yield running
+    assert not running.folder.exists()
+    time.sleep(1)
+    assert cluster.processes(running.folder) == {}
 
 
 @pytest.fixture(scope="session")
@@ -28,17 +29,3 @@ def disturbance(slurm, tmp_path_factory):
     yield screen, running
     running.kill()
     running.wait()
-
-
-def daemons_of(configuration: Path) -> list[str]:
-    """Command lines of processes that belong to this cluster, by their arguments or surroundings."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            said = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            around = (process / "environ").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if process.name != str(os.getpid()) and str(configuration.parent) in said + around:
-            found.append(said)
-    return found

@@ -15,16 +15,29 @@ from screen import Screen
 NAMES = ("cancelled", "late", "broken", "good")
 WELLS = {f"{row}{column:02d}": synthetic.NEGATIVE for row in "AB" for column in range(1, 13)}
 STOP_AFTER = 2  # wells
+STARTED_WITHIN = 300  # seconds
 
 
 class Plates(Screen):
     """Four plates, called after what becomes of their ingest."""
 
     def __init__(self, folder: Path):
-        super().__init__(folder, train=False)
+        self.folder, self.results = folder, folder / "results"
         self.specs = {name: synthetic.tiny(name, wells=WELLS, seed=3) for name in NAMES}
-        for name, spec in self.specs.items():
-            synthetic.render_plate(spec, folder / "raw" / name)
+        first, *others = NAMES
+        synthetic.render_plate(self.specs[first], folder / "raw" / first)
+        for name in others:  # the same pictures
+            (folder / "raw" / name).mkdir()
+            for file in (folder / "raw" / first).iterdir():
+                named = file.name.replace(first, name)
+                shutil.copy2(file, folder / "raw" / name / named)
+        self.settings = {
+            "plates": "plates.csv",
+            "results": "results",
+            "channels": {c: {"match": c} for c in ("DNA", "Actin", "Marker")},
+            "ingest": {"pattern": synthetic.PATTERN, "pixel_size_um": 0.65},
+            "segment": {"nuclei": {"channel": "DNA"}},
+        }
         self.sheet = {name: {"path": f"raw/{name}", "train": "no"} for name in self.specs}
         self.write()
 
@@ -40,31 +53,37 @@ class Plates(Screen):
 def disturb(folder: Path) -> tuple[Plates, subprocess.Popen]:
     """Start a run of ingest and disturb it; it has yet to end when this returns.
 
-    Two jobs are held (SIGSTOP) after some wells: one is cancelled, the other left to outlive its
-    limit of a minute. The third plate's results cannot be written.
+    Two jobs are held (SIGSTOP) after some wells: one is cancelled, the other's time limit is set to
+    the minute that it has had. The third plate's results cannot be written.
     """
     screen = Plates(folder)
     screen.results.mkdir()
     (screen.results / "broken").write_text("a file where a folder should be")
     before = last_id()
-    limits = "{runtime: \"1 if wildcards.plate == 'late' else 30\"}"
-    settings = profile(folder / "profile", ingest=limits)
-    running = start(screen, settings, "--until", "ingest")
-    for plate in ("cancelled", "late"):
-        _hold(screen, plate, running)
+    running = start(screen, profile(folder / "profile"), "--until", "ingest")
+    _hold(screen, ["cancelled", "late"], running)
     jobs = {job.plate: job.id for job in submitted(before)}
     screen.ids = set(jobs.values())
-    subprocess.run(["scancel", str(jobs["cancelled"])], check=True)
+    for command in (
+        ["scancel", str(jobs["cancelled"])],
+        ["scontrol", "update", f"jobid={jobs['late']}", "timelimit=1"],
+    ):
+        subprocess.run(command, check=True)
     return screen, running
 
 
-def _hold(screen: Screen, plate: str, running: subprocess.Popen) -> None:
-    """Stop the plate's job in its tracks once some of its wells are done."""
-    ledger = screen.results / f".plateglass/ledger/{plate}.ingest.jsonl"
-    while not ledger.exists() or ledger.read_bytes().count(b"\n") < STOP_AFTER:
-        assert running.poll() is None, (screen.folder / "terminal.txt").read_text()
-        time.sleep(0.002)
-    os.kill(_process(screen, plate), signal.SIGSTOP)
+def _hold(screen: Screen, plates: list[str], running: subprocess.Popen) -> None:
+    """Stop the plates' jobs in their tracks, each once some of its wells are done."""
+    ledgers = {p: screen.results / f".plateglass/ledger/{p}.ingest.jsonl" for p in plates}
+    end = time.monotonic() + STARTED_WITHIN
+    while ledgers:
+        for plate, ledger in list(ledgers.items()):
+            if ledger.exists() and ledger.read_bytes().count(b"\n") >= STOP_AFTER:
+                os.kill(_process(screen, plate), signal.SIGSTOP)
+                del ledgers[plate]
+        still = running.poll() is None and time.monotonic() < end
+        assert still, (screen.folder / "terminal.txt").read_text()
+        time.sleep(0.01)
 
 
 def _process(screen: Screen, plate: str) -> int:

@@ -23,14 +23,12 @@ SET = {  # what the profile asks a user to set, as this cluster needs it
 }
 
 
-def profile(folder: Path, **more: str) -> Path:
-    """The shipped profile with its comments followed; ``more`` are lines after set-resources."""
+def profile(folder: Path) -> Path:
+    """The shipped profile with its comments followed, in a folder of its own."""
     text = (ROOT / "profiles/slurm/config.yaml").read_text()
     for line, wanted in SET.items():
         assert text.count(f"{line}\n") == 1, line
         text = text.replace(f"{line}\n", f"{wanted}\n")
-    for stage, resources in more.items():
-        text = text.replace("set-resources:\n", f"set-resources:\n  {stage}: {resources}\n")
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(text)
     return folder

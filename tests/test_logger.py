@@ -1,0 +1,117 @@
+"""What the terminal shows of jobs, wherever they run: by records as Snakemake sends them."""
+
+import io
+import os
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from snakemake_logger_plugin_plateglass import LogHandler, cluster
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch):
+    """A handler in a run's folder; call it to have all that it printed so far."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "progress").mkdir()
+    handler = LogHandler.__new__(LogHandler)
+    handler.common_settings = SimpleNamespace(dryrun=False)
+    handler.__post_init__()
+    written = io.StringIO()
+    handler.console = Console(file=written, width=200, soft_wrap=True, highlight=False)
+    monkeypatch.setattr(handler, "_watch", lambda: None)
+    handler.said = written.getvalue
+    return handler
+
+
+def start(handler, jobid, log):
+    handler._emit(
+        SimpleNamespace(
+            event=LogEvent.JOB_INFO, jobid=jobid, rule_name="r", rule_msg="go", log=[log]
+        )
+    )
+
+
+def fail(handler, jobid, *logs, why=None):
+    handler._emit(
+        SimpleNamespace(
+            event=LogEvent.JOB_ERROR, jobid=jobid, rule_name="r", rule_msg=why, log=list(logs)
+        )
+    )
+
+
+def status(state):
+    """As snakemake-executor-plugin-slurm 2.8 words it."""
+    return f"SLURM-job '7' failed, SLURM status is: '{state}'. Detailed failure reason unavailable"
+
+
+def test_a_failed_job_is_named_with_the_clusters_reason_and_the_end_of_its_log(shown, tmp_path):
+    start(shown, 1, "logs/P1.ingest.k.log")
+    (tmp_path / "logs/P1.ingest.k.log").write_text("first\n" + "line\n" * 5 + "the last\n")
+    (tmp_path / "slurm.log").write_text("chatter of the cluster\n")
+    fail(shown, 1, "logs/P1.ingest.k.log", "slurm.log", why=status("TIMEOUT"))
+    said = shown.said()
+    assert "failed: P1 ingest: it outlived its time limit" in said
+    assert "    the last\n    log: logs/P1.ingest.k.log" in said
+    assert "first" not in said and "chatter" not in said
+
+
+def test_a_log_of_an_earlier_run_is_not_shown_for_a_job_that_never_began(shown, tmp_path):
+    (tmp_path / "logs/P1.ingest.k.log").write_text("an old mistake\n")
+    os.utime("logs/P1.ingest.k.log", (10**9, 10**9))
+    (tmp_path / "slurm.log").write_text("no such file: python\n")
+    start(shown, 1, "logs/P1.ingest.k.log")
+    fail(shown, 1, "logs/P1.ingest.k.log", "slurm.log", why=status("FAILED"))
+    assert "failed: P1 ingest\n    no such file: python\n    log: slurm.log" in shown.said()
+    assert "an old mistake" not in shown.said()
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        (None, ""),
+        (status("FAILED"), ""),
+        (status("OUT_OF_MEMORY"), "more memory than `mem_mb`"),
+        (status("CANCELLED by 0"), "cancelled on the cluster"),
+        (
+            "SLURM sbatch failed. The error message was 'sbatch: error: invalid partition "
+            "specified: x'.\n    sbatch call:\n        sbatch --parsable",
+            "not submitted: sbatch: error: invalid partition specified: x",
+        ),
+    ],
+)
+def test_reasons_are_in_words(message, wanted):
+    assert wanted in cluster.reason(message) and bool(cluster.reason(message)) == bool(wanted)
+
+
+def test_notes_are_shown_once_when_jobs_finish(shown, tmp_path):
+    for jobid, log in ((1, "logs/P1.segment.k.log"), (2, "logs/P2.segment.k.log")):
+        start(shown, jobid, log)
+        (tmp_path / log).write_text("A01 done\nnote: on the CPU\n")
+        shown._emit(SimpleNamespace(event=LogEvent.JOB_FINISHED, job_id=jobid))
+    assert shown.said().count("note: on the CPU") == 1 and "A01" not in shown.said()
+
+
+def test_progress_left_by_a_killed_job_is_no_progress(shown, tmp_path):
+    left = tmp_path / "progress/P1.ingest"
+    left.write_text("2 24 wells 100.0")
+    start(shown, 1, "logs/P1.ingest.k.log")
+    shown._look(terminal=False)
+    assert "wells" not in shown.said()
+    left.write_text("11 22 wells 200.0")
+    shown._look(terminal=False)
+    assert "  P1 ingest: 11/22 wells" in shown.said()
+
+
+def test_chatter_of_the_executor_is_not_shown(shown):
+    for text in (
+        "No SLURM account given, trying to guess.",
+        "No account was given, not able to get a SLURM account via sacct: sacct: invalid option",
+        "Unable to guess SLURM account. Trying to proceed without.",
+        "No wall time information given.",
+    ):
+        shown._emit(SimpleNamespace(levelno=30, getMessage=lambda text=text: text))
+    assert shown.said() == "No wall time information given.\n"
