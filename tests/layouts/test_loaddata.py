@@ -40,7 +40,7 @@ def test_a_name_that_no_file_can_have_is_a_file_that_is_not_there(tmp_path, name
     rows = [f"{name},img,b1.tif,img/,P1,A1,1"]
     found = listing(plate(tmp_path, rows), configured(tmp_path))
     assert found.wells["A01"][0][1] == -1
-    with pytest.raises(UserError, match="line 2: .*cannot be read: File name too long"):
+    with pytest.raises(UserError, match=r"line 2: .*cannot be read: File name too long"):
         listing(plate(tmp_path, [f"{'x' * 300},img,b1.tif,img,P1,A1,1"]), configured(tmp_path))
 
 
@@ -112,6 +112,9 @@ def test_absolute_paths(tmp_path):
     inside = [f"a1.tif,{tmp_path}/raw/img,b1.tif,img,P1,A1,1"]
     found = listing(plate(tmp_path, inside), configured(tmp_path))
     assert found.planes("A01")[0].file == "img/a1.tif"
+
+
+def test_a_path_out_of_the_folder_is_refused_unless_allowed(tmp_path):
     (tmp_path / "far.tif").write_bytes(b"1")
     outside = ["far.tif,..,b1.tif,img,P1,A1,1"]
     with pytest.raises(UserError, match=r"line 2: \.\./far.tif lies outside.*loaddata_outside"):
