@@ -13,10 +13,21 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_collection_modifyitems(items):
+COLLECTED = pytest.StashKey[set[str]]()
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that this run leaves out are gone
+def pytest_collection_modifyitems(config, items):
+    config.stash[COLLECTED] = {item.nodeid for item in items}
     for item in items:
         if "real_data" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
+
+
+@pytest.fixture(scope="session")
+def collected(request) -> set[str]:
+    """Names of all tests in the files that this run looked into, also of those it left out."""
+    return request.config.stash[COLLECTED]
 
 
 @pytest.fixture(scope="session")

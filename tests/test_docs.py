@@ -45,6 +45,26 @@ def test_citation_names_the_three_papers():
     ]
 
 
+def promised():
+    """Names of the tests in docs/promises.md."""
+    text = (ROOT / "docs" / "promises.md").read_text()
+    short = re.search(r"`P` stands for\s+`([^`]+)`", text)[1]
+    found = re.findall(r"`((?:tests/|P\[)[^`]*(?:::|\[)[^`]+)`", text)
+    return sorted({re.sub(r"^P(?=\[)", short, name) for name in found})
+
+
+def test_every_test_that_a_promise_names_is_there(collected):
+    """By its full name in files that this run looked into; else the function stands in its file."""
+    names = promised()
+    assert len(names) > 60
+    functions = {name.partition("[")[0] for name in collected}
+    whole = {name.partition("::")[0] for name in collected} if len(functions) > 300 else set()
+    for name in names:
+        file, _, test = name.partition("::")
+        assert f"def {test.partition('[')[0]}(" in (ROOT / file).read_text(), name
+        assert file not in whole or name in (collected if "[" in name else functions), name
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "THIRD_PARTY.md", "CHANGELOG.md"])
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text()):

@@ -1,5 +1,8 @@
 """The real Snakemake over a tiny screen: what the user types and sees."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from plateglass.stages import STAGES
@@ -18,11 +21,65 @@ def finished(tmp_path_factory):
     return screen
 
 
-def test_the_dry_run_says_what_and_why(finished):
-    assert "P1 ingest: 8 wells new (A01, A02, A03, A04, A05, A06, …)" in finished.said_dry
-    assert "screen train: new" in finished.said_dry
-    for word in ("jobid", "input:", "params", "reason:"):
-        assert word not in finished.said_dry
+def lines(said):
+    """What a dry run says, but for Snakemake's line on the profile; side by side in any order."""
+    return sorted(line for line in said.splitlines() if line and "profile" not in line)
+
+
+def test_the_dry_run_says_what_and_why_and_nothing_else(finished):
+    new = "8 wells: new (A01, A02, A03, A04, A05, A06, …)"
+    stages = ("ingest", "segment", "features", "attribute")
+    wanted = [f"{plate} {stage}: {new}" for plate in ("P1", "P2") for stage in stages]
+    wanted += [f"{p} {s}: new" for p in ("P1", "P2", "screen") for s in ("aggregate", "report")]
+    assert lines(finished.said_dry) == sorted([*wanted, "screen train: new"])
+
+
+def test_a_dry_run_after_a_change_names_the_wells_and_the_reason(finished, tmp_path):
+    screen = finished.copy(tmp_path / "screen")
+    screen.replace_image("P2", "B01")
+    screen.raw("P2", "A03").touch()
+    screen.settings["report"] = {"gallery": 2}
+    screen.write()
+    before = sorted(screen.results.rglob("*"))
+    assert lines(snakemake(screen, "-n")) == [
+        "P1 report: tables or settings changed",
+        "P2 aggregate: wells or the platemap changed",
+        "P2 attribute: 2 wells: ingest: input changed (A03, B01)",
+        "P2 features: 2 wells: ingest: input changed (A03, B01)",
+        "P2 ingest: 2 wells: input changed (A03, B01)",
+        "P2 report: tables or settings changed",
+        "P2 segment: 2 wells: ingest: input changed (A03, B01)",
+        "screen aggregate: tables of a plate changed",
+        "screen report: tables or settings changed",
+    ]
+    assert sorted(screen.results.rglob("*")) == before, "planning wrote something"
+
+
+def test_a_moved_project_without_snakemakes_own_folder_has_nothing_to_do(finished, tmp_path):
+    """And a plate that is gone is told, its results untouched."""
+    screen = finished.copy(tmp_path / "screen")
+    shutil.rmtree(screen.folder / ".snakemake")
+    said = snakemake(screen)
+    assert lines(said) == ["Nothing to be done (all requested files are present and up to date)."]
+    maps = screen.folder / "raw/P2/platemap.csv"
+    screen.sheet["P2"]["platemap"] = str(maps.rename(screen.folder / "P2.csv"))
+    screen.write()
+    shutil.rmtree(screen.folder / "raw/P2")
+    note, refused = lines(snakemake(screen, "-n"))[::-1]
+    assert refused == "P2: refused"
+    assert note.startswith(f"note: plate P2: {screen.folder}/raw/P2: cannot be read: No such file")
+
+
+def test_names_with_a_shells_characters_reach_no_shell(tmp_path):
+    folder = tmp_path / """it's "a" $(touch ran) `touch ran`; touch ran & plate"""
+    screen = Screen(folder, train=False)
+    (folder / "raw/P1").rename(folder / "raw/$(touch ran) 'P1'; touch ran")
+    screen.sheet["P1"] = {"path": "raw/$(touch ran) 'P1'; touch ran", "train": "no"}
+    screen.write()
+    snakemake(screen, "--until", "ingest")
+    assert screen.project().ledger("ingest", "P1").keys() == screen.specs["P1"].wells.keys()
+    here = [Path.cwd(), Path(__file__).parents[1], folder, *folder.parents[:2], folder / "raw"]
+    assert not [place for place in here if (place / "ran").exists()]
 
 
 def test_the_run_shows_progress_and_where_to_look(finished):

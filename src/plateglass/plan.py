@@ -325,7 +325,8 @@ class Plan:
             if reason == "removed":
                 reasons[well] = "removed"
             elif "damaged" not in reason or well not in ledger:
-                reasons[well] = reason if well not in ledger else f"{STAGES[stage].after}: {reason}"
+                told = well not in ledger or ": " in reason  # where it began, not all on the way
+                reasons[well] = reason if told else f"{STAGES[stage].after}: {reason}"
         if retrain and stage in ("features", "attribute"):
             for well in ledger.keys() | known.keys():
                 reasons.setdefault(well, "the model is trained anew")
@@ -344,7 +345,7 @@ class Plan:
                 phrases.append(f"{wells[0]} {reason}")
             else:
                 noun = "well" if len(wells) == 1 else "wells"
-                phrases.append(f"{len(wells)} {noun} {reason} ({_some(sorted(wells))})")
+                phrases.append(f"{len(wells)} {noun}: {reason} ({_some(sorted(wells))})")
         return "; ".join(phrases) or "looking whether anything changed"
 
 

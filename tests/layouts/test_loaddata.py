@@ -32,6 +32,24 @@ def plate(folder: Path, rows: list[str], header=HEADER, name="load_data.csv") ->
     return Plate("P1", folder / "raw", "loaddata", None, False)
 
 
+NAMES = ["a\0.tif", "a1.tif/b.tif"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_no_file_can_have_is_a_file_that_is_not_there(tmp_path, name):
+    rows = [f"{name},img,b1.tif,img/,P1,A1,1"]
+    found = listing(plate(tmp_path, rows), configured(tmp_path))
+    assert found.wells["A01"][0][1] == -1
+    with pytest.raises(UserError, match=r"line 2: .*cannot be read: File name too long"):
+        listing(plate(tmp_path, [f"{'x' * 300},img,b1.tif,img,P1,A1,1"]), configured(tmp_path))
+
+
+def test_a_frame_that_is_no_number_is_named(tmp_path):
+    header = HEADER.replace("PathName_B", "PathName_B,Frame_B")
+    with pytest.raises(UserError, match="line 2: Frame_B is 'x1', no page's number"):
+        listing(plate(tmp_path, ["a1.tif,img,b1.tif,img,x1,P1,A1,1"], header), configured(tmp_path))
+
+
 ROWS = ["a1.tif,img,b1.tif,img/,P1,A1,1", "a2.tif,img,b2.tif,img,P1,A1,2"]
 
 
@@ -94,6 +112,9 @@ def test_absolute_paths(tmp_path):
     inside = [f"a1.tif,{tmp_path}/raw/img,b1.tif,img,P1,A1,1"]
     found = listing(plate(tmp_path, inside), configured(tmp_path))
     assert found.planes("A01")[0].file == "img/a1.tif"
+
+
+def test_a_path_out_of_the_folder_is_refused_unless_allowed(tmp_path):
     (tmp_path / "far.tif").write_bytes(b"1")
     outside = ["far.tif,..,b1.tif,img,P1,A1,1"]
     with pytest.raises(UserError, match=r"line 2: \.\./far.tif lies outside.*loaddata_outside"):

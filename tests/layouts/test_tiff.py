@@ -81,6 +81,22 @@ def test_bytes_overwritten(tmp_path):
         tiff.read(path)
 
 
+def test_pages_in_a_circle_end(tmp_path):
+    """The last page's link, damaged, leads back to another page."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        last, back = file.pages[-1], file.pages[1].offset
+        link = last.offset + 2 + 12 * len(last.tags)
+    text = bytearray(path.read_bytes())
+    assert text[link : link + 4] == bytes(4)
+    text[link : link + 4] = back.to_bytes(4, "little")
+    path.write_bytes(text)
+    for look in (tiff.read, tiff.header):
+        with pytest.raises(DataError, match="its pages run in a circle"):
+            look(path)
+
+
 def test_no_tiff_and_no_file(tmp_path):
     (tmp_path / "a.tif").write_text("<html>not found</html>")
     with pytest.raises(DataError, match="damaged TIFF"):

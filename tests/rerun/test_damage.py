@@ -78,7 +78,7 @@ def test_a_damaged_shard_is_found_by_verify(screen, damage, labels):
     stage = "segment" if labels else "ingest"
     # labels lie in the same store: segment looks whether they are whole
     assert screen.plan().reasons.keys() == {("P2", stage), ("P2", "segment")}
-    assert screen.plan().why("P2", stage) == "1 well stored result is damaged (A03)"
+    assert screen.plan().why("P2", stage) == "1 well: stored result is damaged (A03)"
     assert screen.run() == [("P2", stage, "A03")]
     assert path.read_bytes() == whole
     assert screen.plan().reasons == {}

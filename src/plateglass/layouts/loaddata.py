@@ -75,9 +75,12 @@ def listing(plate: "Plate", config: "Config") -> Listing:
                 continue  # this site lacks the channel: ingest quarantines it
             path = _path(cell.get(f"PathName_{match}", ""), name, base, folder, config, at)
             frame = cell.get(f"Frame_{match}")
-            page = int(frame) if frame else None
+            try:
+                page = int(frame) if frame else None
+            except ValueError:
+                raise UserError(f"{at}: Frame_{match} is {frame!r}, no page's number") from None
             if path not in states:
-                states[path] = _state(folder / path, mark)
+                states[path] = _state(folder / path, mark, at)
             # Sorted with others of its kind: numbers and text only.
             state = (path, *states[path], site, channel, -1 if page is None else page, size or 0)
             found.add(where, well, (site, channel, page or 0), path, page, state)
@@ -149,11 +152,13 @@ def _path(
     return given
 
 
-def _state(path: Path, mark) -> tuple:
+def _state(path: Path, mark, at: str) -> tuple:
     try:
         return mark(path.stat())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a name that no file can have
         return (-1, 0)
+    except OSError as error:
+        raise UserError(f"{at}: {path}: cannot be read: {error.strerror}") from error
 
 
 def _pixel_size(text: str | None) -> float | None:

@@ -98,7 +98,14 @@ class _opened:
 
 def _pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     """The pages in full resolution; reduced copies and masks are passed over."""
-    return [page.aspage() for page in tiff.pages if not page.aspage().subfiletype & 0b101]
+    found: dict[int, tifffile.TiffPage] = {}
+    for page in tiff.pages:
+        if page.offset in found:  # tifffile would go round for ever
+            raise DataError(
+                f"{tiff.filehandle.path}: damaged TIFF: its pages run in a circle; copy it again"
+            )
+        found[page.offset] = page.aspage()
+    return [page for page in found.values() if not page.subfiletype & 0b101]
 
 
 def _format(tiff: tifffile.TiffFile, path: Path) -> Format:
