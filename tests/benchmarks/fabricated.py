@@ -76,22 +76,24 @@ def write_raw(
 def finish(settings: Path) -> Project:
     """Run every job of the plan, with stages that compute nothing in the real ones' place."""
     project = Project.read(config.read(settings))
-    plan = Plan(project)
-    for stage in STAGES:
-        sys.modules[f"plateglass.stages.{stage}"] = _stand_in(stage)
-    order = list(STAGES)
     # each job writes its ledger in the end; a line at a time would take most of the minutes
-    in_memory = patch.object(Ledger, "add", lambda ledger, well, **e: ledger.update({well: e}))
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), in_memory:
-        for plate, stage in sorted(
-            plan.keys, key=lambda ps: (order.index(ps[1]), ps[0] == SCREEN, ps[0])
-        ):
-            jobs.run(project, stage, plate, plan.keys[plate, stage], threads=1)
-    for stage in STAGES:
-        del sys.modules[f"plateglass.stages.{stage}"]
+    with patch.object(Ledger, "add", lambda ledger, well, **e: ledger.update({well: e})):
+        run(project, Plan(project))
     if reasons := Plan(project).reasons:
         raise AssertionError(f"the fabricated screen is not finished: {reasons}")
     return project
+
+
+def run(project: Project, plan: Plan) -> None:
+    """Do what the plan asks for, in its order."""
+    order = list(STAGES)
+    stand_ins = {f"plateglass.stages.{stage}": _stand_in(stage) for stage in STAGES}
+    stand_ins = patch.dict(sys.modules, stand_ins)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), stand_ins:
+        for plate, stage in sorted(
+            plan.reasons, key=lambda ps: (order.index(ps[1]), ps[0] == SCREEN, ps[0])
+        ):
+            jobs.run(project, stage, plate, plan.keys[plate, stage], threads=1)
 
 
 def _stand_in(stage: str) -> ModuleType:
@@ -102,7 +104,9 @@ def _stand_in(stage: str) -> ModuleType:
     def run(job: Job, wells: list[str], found=None) -> Iterator[Result]:
         parts = job.part(stage, wells[0]).parent
         parts.parent.mkdir(parents=True, exist_ok=True)
-        if not shared:
+        if parts.exists():
+            pass
+        elif not shared:
             parts.mkdir()
             for well in wells:
                 for ending in ENDINGS[stage]:
