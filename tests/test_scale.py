@@ -114,7 +114,7 @@ def test_files_that_change_after_the_plan_leave_no_marker(settings):
         fabricated.run(found, made)
     kept.rename(away)
     reasons = planned(settings)[1].reasons
-    assert reasons["P0002", "ingest"] == {"A05": "new"}
+    assert reasons["P0002", "ingest"]["A05"] == "new"
     assert made.keys["P0002", "ingest"] == planned(settings)[1].keys["P0002", "ingest"]
 
 
