@@ -40,6 +40,13 @@ def snakemake(settings, *options):
     return done.stdout + done.stderr
 
 
+def replace_image(settings):
+    """Another image of P0002 A01; plates after it share its files."""
+    image = settings.parent / "raw/P0002/A01_s1_w1.tif"
+    image.unlink()
+    image.write_bytes(b"xy")
+
+
 def jobs_of(said):
     """(plate, stage) of the jobs that a dry run names."""
     return {tuple(line.split(":")[0].split()) for line in said.splitlines() if ": " in line}
@@ -59,7 +66,7 @@ def test_planning_a_finished_screen_reads_no_ledger_and_lists_each_plate_once(
 
 def test_snakemake_is_told_of_what_must_run_unless_asked_for_more(settings):
     assert "Nothing to be done" in snakemake(settings)
-    os.utime(settings.parent / "raw/P0002/A01_s1_w1.tif", ns=(1, 1))
+    replace_image(settings)
     screen = {("screen", "aggregate"), ("screen", "report")}
     stages = ("ingest", "segment", "features", "attribute", "aggregate", "report")
     changed = jobs_of(snakemake(settings, "-n"))
@@ -84,7 +91,7 @@ def test_any_file_of_a_part_is_missed(settings, part):
 
 
 def test_ingest_lists_its_plate_once_and_hands_the_index_on(settings, monkeypatch):
-    os.utime(settings.parent / "raw/P0002/A01_s1_w1.tif", ns=(1, 1))
+    replace_image(settings)
     found, made = planned(settings)
     listed, given = [], []
     look, stand_in = layouts.listing, fabricated._stand_in
@@ -104,7 +111,7 @@ def test_ingest_lists_its_plate_once_and_hands_the_index_on(settings, monkeypatc
 
 
 def test_files_that_change_after_the_plan_leave_no_marker(settings):
-    os.utime(settings.parent / "raw/P0002/A01_s1_w1.tif", ns=(1, 1))
+    replace_image(settings)
     found, made = planned(settings)
     away = settings.parent / "raw/P0002/A05_s1_w1.tif"
     kept = away.rename(settings.parent / "kept.tif")

@@ -1,9 +1,9 @@
 """A finished screen of any number of plates, for timing the plan: no pixel is computed.
 
-Raw files are real and tiny. Every job runs through the engine, with stages in the real ones' place
-that leave their files' names and nothing in them; so ledgers, markers and tables are where planning
-looks for them, and it finds nothing to do. The plates' parts are one folder with many names: plans
-list it and read none of it.
+Raw files are real and tiny. The first two plates' jobs run through the engine, with stages in the real
+ones' place that leave their files' names and nothing in them; so ledgers, markers and tables are where
+planning looks for them, and it finds nothing to do. All other plates have other names for the files of
+the second one, raw files too: a thousand plates in a minute. Parts are one folder with many names.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import yaml
 from plateglass import config, jobs
 from plateglass.files import write_atomically
 from plateglass.ledger import Ledger, fingerprint
-from plateglass.plan import PLATE_TABLES, Plan
+from plateglass.plan import PLATE_TABLES, Plan, marker
 from plateglass.project import Project
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result
@@ -56,7 +56,11 @@ def write_raw(
         for well in wells:
             for site in range(1, sites + 1):
                 for channel in range(1, channels + 1):
-                    (plate / f"{well}_s{site}_w{channel}.tif").write_bytes(b"x")
+                    file = f"{well}_s{site}_w{channel}.tif"
+                    if number > 2:
+                        os.link(folder / "raw/P0002" / file, plate / file)
+                    else:
+                        (plate / file).write_bytes(b"x")
         (plate / "platemap.csv").write_text("\n".join(rows) + "\n")
         lines.append(f"{name},raw/{name},raw/{name}/platemap.csv,{'no' if number > 1 else 'yes'}")
     (folder / "plates.csv").write_text("\n".join(lines) + "\n")
@@ -78,10 +82,41 @@ def finish(settings: Path) -> Project:
     project = Project.read(config.read(settings))
     # each job writes its ledger in the end; a line at a time would take most of the minutes
     with patch.object(Ledger, "add", lambda ledger, well, **e: ledger.update({well: e})):
-        run(project, Plan(project))
+        plan = Plan(project)
+        others = {plate: plan.reasons.pop((plate, stage)) for plate, stage in _others(plan)}
+        run(project, plan)
+        for plate in others:
+            _like(project, plan, plate, "P0002")
     if reasons := Plan(project).reasons:
         raise AssertionError(f"the fabricated screen is not finished: {reasons}")
     return project
+
+
+def _others(plan: Plan) -> list[tuple[str, str]]:
+    return [pair for pair in plan.reasons if pair[0] not in ("P0001", "P0002", SCREEN)]
+
+
+def _like(project: Project, plan: Plan, plate: str, model: str) -> None:
+    """Give the files of a finished plate a second name each, as another plate's."""
+    results, state = project.config.results, project.state
+    (state / "parts" / plate).mkdir(parents=True)
+    for stage in STAGES:
+        if (plate, stage) not in plan.keys:
+            continue
+        names = [marker(project, p, stage, plan.keys[p, stage]) for p in (model, plate)]
+        names[1].write_text(names[0].read_text().replace(f'"{model}/', f'"{plate}/'))
+        if STAGES[stage].wells:
+            (state / f"ledger/{plate}.{stage}.jsonl").hardlink_to(
+                state / f"ledger/{model}.{stage}.jsonl"
+            )
+            (state / "parts" / plate / stage).symlink_to(state / "parts/P0001" / stage)
+    for folder in (results, state / "tables"):
+        (folder / plate).mkdir(parents=True)
+        for file in (folder / model).iterdir():
+            if file.is_file():
+                (folder / plate / file.name).hardlink_to(file)
+    (results / plate / "plate.zarr").mkdir()
+    (results / plate / "plate.zarr/zarr.json").hardlink_to(results / model / "plate.zarr/zarr.json")
 
 
 def run(project: Project, plan: Plan) -> None:
