@@ -1,7 +1,7 @@
 """What a screen costs on paper, from rates measured on synthetic fields of its size.
 
-    python tests/benchmarks/screen_cost.py --measure rates.json      (a few minutes of one core)
-    python tests/benchmarks/screen_cost.py --rates rates.json --plates 1000
+    python tests/benchmarks/screen_cost.py --measure rates.json      (half a minute of one core)
+    python tests/benchmarks/screen_cost.py --rates tests/benchmarks/rates.json --plates 1000
 
 Measured, on one core: ingest, segment and classical features of a field of 1080² pixels and 5 channels
 with about 120 cells; forward passes, explanations and training steps of the default network on crops of
@@ -32,6 +32,9 @@ from plateglass.project import Project
 
 SIZE, CHANNELS, CELLS = 1080, 5, 120
 TABLE_MS, TABLE_COLUMNS = 0.52, len(columns(["DNA", "GFP"]))  # aggregate, a cell of BBBC013
+STARTS = {"ingest": 1.0, "segment": 2.3, "features": 2.3, "attribute": 2.2, "tables": 1.8}
+STARTS |= {"report": 1.7}  # CPU seconds, with finding out what is to be done (docs/scale.md)
+WORKER = 0.6 + 2.0 + 2.1 + 2.0  # of a worker of ingest, segment, features and attribute
 CELLPROFILER = 5.0  # core-minutes a site
 
 
@@ -164,7 +167,7 @@ def paper(rates: dict[str, float], args: argparse.Namespace) -> list[tuple[str, 
         "aggregate": cells * table_ms / 1000,
         "report": args.plates * 10.0,
         "train (once)": taught * rates["teach_ms"] / 1000,
-        "job starts": args.plates * (1.0 + 2.8 + 2.5 + 2.5 + 2.5 + 2.5),
+        "starts of jobs and workers": args.plates * (sum(STARTS.values()) + args.workers * WORKER),
     }
     rows = [(k, f"{v / 3600:,.0f} core-h", f"{v / sites:.2f} s a site") for k, v in hours.items()]
     total = sum(hours.values()) / 3600
@@ -188,6 +191,8 @@ def paper(rates: dict[str, float], args: argparse.Namespace) -> list[tuple[str, 
         ("attribution.zarr", maps),
     ):
         rows.append((name, f"{size / 1e12:,.1f} TB", f"{size / sites / 1e6:.2f} MB a site"))
+    selected = wells * (len(columns([f"C{i}" for i in range(CHANNELS)])) + 64) * 8
+    rows.append(("wells × features in memory", f"{selected / 1e9:.1f} GB", "the screen's table"))
     raw_files = sites * CHANNELS
     store_files = sites * rates["files"] + wells * (1 + 14 + 6)
     rows.append(("raw files", f"{raw_files / 1e6:,.1f} million", f"{CHANNELS} a site"))
@@ -215,6 +220,7 @@ def main() -> None:
         "networks": 29,
         "epochs": 10,
         "taught": 25_600,
+        "workers": 16,
     }.items():
         arguments.add_argument(f"--{name}", type=int, default=value)
     arguments.add_argument("--labelled", type=float, default=0.17, help="share of labelled wells")
