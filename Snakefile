@@ -26,7 +26,7 @@ localrules:
     refused,
 
 
-# Every marker is a target: what must run is in the markers' names, edges give order alone.
+# Each missing marker is a target: what must run is in the markers' names, edges give order alone.
 rule all:
     default_target: True
     input:

@@ -13,6 +13,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +200,8 @@ class Plan:
         def look(name: str) -> Raw | PlateglassError:
             try:
                 self.project.maps[name]  # read, and refused, with the plate
-                return scan(self.project, name, lambda wells: self._seen(name, wells))
+                found = scan(self.project, name, lambda wells: self._seen(name, wells))
+                return replace(found, listing=None)  # a thousand of them would fill the memory
             except PlateglassError as error:
                 return error
 

@@ -76,9 +76,8 @@ class Workflow:
         by input functions alone: while the Snakefile is read, nobody knows what the graph is for.
         """
         asked = self._snakemake.dag_settings
-        bent = (
-            asked.forceall or asked.forcetargets or asked.forcerun or asked.until or asked.omit_from
-        )
+        bent = asked.forceall or asked.forcetargets or asked.forcerun or asked.batch
+        bent = bent or asked.until or asked.omit_from
         whole = self._snakemake.execution_settings is None or self._snakemake.touch or bent
         return set(self.plan.keys if whole else self.plan.reasons)
 

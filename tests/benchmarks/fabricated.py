@@ -1,9 +1,9 @@
 """A finished screen of any number of plates, for timing the plan: no pixel is computed.
 
-Raw files are real and tiny. Every job runs through the engine, with stages in the real ones' place
-that leave their files' names and nothing in them; so ledgers, markers and tables are where planning
-looks for them, and it finds nothing to do. The plates' parts are one folder with many names: plans
-list it and read none of it.
+Raw files are real and tiny. The first two plates' jobs run through the engine, with stages in the real
+ones' place that leave their files' names and nothing in them; so ledgers, markers and tables are where
+planning looks for them, and it finds nothing to do. All other plates have other names for the files of
+the second one, raw files too: a thousand plates in a minute. Parts are one folder with many names.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import yaml
 from plateglass import config, jobs
 from plateglass.files import write_atomically
 from plateglass.ledger import Ledger, fingerprint
-from plateglass.plan import PLATE_TABLES, Plan
+from plateglass.plan import PLATE_TABLES, Plan, marker
 from plateglass.project import Project
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result
@@ -56,7 +56,11 @@ def write_raw(
         for well in wells:
             for site in range(1, sites + 1):
                 for channel in range(1, channels + 1):
-                    (plate / f"{well}_s{site}_w{channel}.tif").write_bytes(b"x")
+                    file = f"{well}_s{site}_w{channel}.tif"
+                    if number > 2:
+                        os.link(folder / "raw/P0002" / file, plate / file)
+                    else:
+                        (plate / file).write_bytes(b"x")
         (plate / "platemap.csv").write_text("\n".join(rows) + "\n")
         lines.append(f"{name},raw/{name},raw/{name}/platemap.csv,{'no' if number > 1 else 'yes'}")
     (folder / "plates.csv").write_text("\n".join(lines) + "\n")
@@ -76,22 +80,55 @@ def write_raw(
 def finish(settings: Path) -> Project:
     """Run every job of the plan, with stages that compute nothing in the real ones' place."""
     project = Project.read(config.read(settings))
-    plan = Plan(project)
-    for stage in STAGES:
-        sys.modules[f"plateglass.stages.{stage}"] = _stand_in(stage)
-    order = list(STAGES)
     # each job writes its ledger in the end; a line at a time would take most of the minutes
-    in_memory = patch.object(Ledger, "add", lambda ledger, well, **e: ledger.update({well: e}))
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), in_memory:
-        for plate, stage in sorted(
-            plan.keys, key=lambda ps: (order.index(ps[1]), ps[0] == SCREEN, ps[0])
-        ):
-            jobs.run(project, stage, plate, plan.keys[plate, stage], threads=1)
-    for stage in STAGES:
-        del sys.modules[f"plateglass.stages.{stage}"]
+    with patch.object(Ledger, "add", lambda ledger, well, **e: ledger.update({well: e})):
+        plan = Plan(project)
+        others = {plate: plan.reasons.pop((plate, stage)) for plate, stage in _others(plan)}
+        run(project, plan)
+        for plate in others:
+            _like(project, plan, plate, "P0002")
     if reasons := Plan(project).reasons:
         raise AssertionError(f"the fabricated screen is not finished: {reasons}")
     return project
+
+
+def _others(plan: Plan) -> list[tuple[str, str]]:
+    return [pair for pair in plan.reasons if pair[0] not in ("P0001", "P0002", SCREEN)]
+
+
+def _like(project: Project, plan: Plan, plate: str, model: str) -> None:
+    """Give the files of a finished plate a second name each, as another plate's."""
+    results, state = project.config.results, project.state
+    (state / "parts" / plate).mkdir(parents=True)
+    for stage in STAGES:
+        if (plate, stage) not in plan.keys:
+            continue
+        names = [marker(project, p, stage, plan.keys[p, stage]) for p in (model, plate)]
+        names[1].write_text(names[0].read_text().replace(f'"{model}/', f'"{plate}/'))
+        if STAGES[stage].wells:
+            (state / f"ledger/{plate}.{stage}.jsonl").hardlink_to(
+                state / f"ledger/{model}.{stage}.jsonl"
+            )
+            (state / "parts" / plate / stage).symlink_to(state / "parts/P0001" / stage)
+    for folder in (results, state / "tables"):
+        (folder / plate).mkdir(parents=True)
+        for file in (folder / model).iterdir():
+            if file.is_file():
+                (folder / plate / file.name).hardlink_to(file)
+    (results / plate / "plate.zarr").mkdir()
+    (results / plate / "plate.zarr/zarr.json").hardlink_to(results / model / "plate.zarr/zarr.json")
+
+
+def run(project: Project, plan: Plan) -> None:
+    """Do what the plan asks for, in its order."""
+    order = list(STAGES)
+    stand_ins = {f"plateglass.stages.{stage}": _stand_in(stage) for stage in STAGES}
+    stand_ins = patch.dict(sys.modules, stand_ins)
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), stand_ins:
+        for plate, stage in sorted(
+            plan.reasons, key=lambda ps: (order.index(ps[1]), ps[0] == SCREEN, ps[0])
+        ):
+            jobs.run(project, stage, plate, plan.keys[plate, stage], threads=1)
 
 
 def _stand_in(stage: str) -> ModuleType:
@@ -102,7 +139,9 @@ def _stand_in(stage: str) -> ModuleType:
     def run(job: Job, wells: list[str], found=None) -> Iterator[Result]:
         parts = job.part(stage, wells[0]).parent
         parts.parent.mkdir(parents=True, exist_ok=True)
-        if not shared:
+        if parts.exists():
+            pass
+        elif not shared:
             parts.mkdir()
             for well in wells:
                 for ending in ENDINGS[stage]:
@@ -134,6 +173,7 @@ def _stand_in(stage: str) -> ModuleType:
 
     module.run = train if stage == "train" else run
     module.run_plate, module.run_screen = run_plate, run_screen
+    module.remove = lambda job, wells: None
     return module
 
 

@@ -1,0 +1,132 @@
+"""What planning and starting jobs costs, as counts: what is read, listed, imported and asked for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import fabricated
+from plateglass import config, layouts, project, raw
+from plateglass.errors import DataError
+from plateglass.plan import Plan
+from plateglass.project import Project
+
+ROOT = Path(__file__).parents[1]
+WELLS = fabricated.wells_of(24)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """Three finished plates of 24 wells, and their settings' file."""
+    path = fabricated.write_raw(tmp_path, 3, WELLS)
+    fabricated.finish(path)
+    return path
+
+
+def planned(settings):
+    found = Project.read(config.read(settings))
+    return found, Plan(found)
+
+
+def snakemake(settings, *options):
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--configfile", str(settings)]
+    command += ["--workflow-profile", str(ROOT / "profiles/default")]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(settings.parent)]
+    environment = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def replace_image(settings):
+    """Another image of P0002 A01; plates after it share its files."""
+    image = settings.parent / "raw/P0002/A01_s1_w1.tif"
+    image.unlink()
+    image.write_bytes(b"xy")
+
+
+def jobs_of(said):
+    """(plate, stage) of the jobs that a dry run names."""
+    return {tuple(line.split(":")[0].split()) for line in said.splitlines() if ": " in line}
+
+
+def test_planning_a_finished_screen_reads_no_ledger_and_lists_each_plate_once(
+    settings, monkeypatch
+):
+    listed, read = [], []
+    look, ledger = layouts.listing, project.Ledger
+    monkeypatch.setattr(raw, "listing", lambda p, c: listed.append(p.name) or look(p, c))
+    monkeypatch.setattr(project, "Ledger", lambda path: read.append(path.name) or ledger(path))
+    assert planned(settings)[1].reasons == {}
+    assert sorted(listed) == ["P0001", "P0002", "P0003"]
+    assert read == []
+
+
+def test_snakemake_is_told_of_what_must_run_unless_asked_for_more(settings):
+    assert "Nothing to be done" in snakemake(settings)
+    replace_image(settings)
+    screen = {("screen", "aggregate"), ("screen", "report")}
+    stages = ("ingest", "segment", "features", "attribute", "aggregate", "report")
+    changed = jobs_of(snakemake(settings, "-n"))
+    assert changed == {("P0002", stage) for stage in stages} | screen
+    forced = jobs_of(snakemake(settings, "-n", "--forceall"))
+    every = {(p, stage) for p in ("P0001", "P0002", "P0003") for stage in stages}
+    assert forced == every | screen | {("screen", "train")}
+
+
+def test_a_lost_table_is_asked_for_though_its_job_is_not(settings):
+    lost = settings.parent / "results/P0003/wells.parquet"
+    lost.unlink()
+    said = snakemake(settings)
+    assert lost.read_text() == "x"
+    assert jobs_of(said) & {("P0003", "aggregate"), ("P0003", "report")} == set()
+
+
+@pytest.mark.parametrize("part", ["features/A03.maps.npz", "segment/A03.sites.parquet"])
+def test_any_file_of_a_part_is_missed(settings, part):
+    (settings.parent / "results/.plateglass/parts/P0001" / part).unlink()
+    assert ("P0001", part.split("/")[0]) in planned(settings)[1].reasons
+
+
+def test_ingest_lists_its_plate_once_and_hands_the_index_on(settings, monkeypatch):
+    replace_image(settings)
+    found, made = planned(settings)
+    listed, given = [], []
+    look, stand_in = layouts.listing, fabricated._stand_in
+
+    def watched(stage):
+        module = stand_in(stage)
+        if stage == "ingest":
+            inner = module.run
+            module.run = lambda job, wells, found=None: given.append(found) or inner(job, wells)
+        return module
+
+    monkeypatch.setattr(raw, "listing", lambda p, c: listed.append(p.name) or look(p, c))
+    monkeypatch.setattr(fabricated, "_stand_in", watched)
+    fabricated.run(found, made)
+    assert listed == ["P0002"]
+    assert [len(index.wells) for index in given] == [24]
+
+
+def test_files_that_change_after_the_plan_leave_no_marker(settings):
+    replace_image(settings)
+    found, made = planned(settings)
+    away = settings.parent / "raw/P0002/A05_s1_w1.tif"
+    kept = away.rename(settings.parent / "kept.tif")
+    with pytest.raises(
+        DataError, match="plate P0002: its files changed after this run was planned"
+    ):
+        fabricated.run(found, made)
+    kept.rename(away)
+    reasons = planned(settings)[1].reasons
+    assert reasons["P0002", "ingest"]["A05"] == "new"
+    assert made.keys["P0002", "ingest"] == planned(settings)[1].keys["P0002", "ingest"]
+
+
+def test_jobs_that_need_no_network_import_no_torch():
+    modules = ", ".join(f"plateglass.stages.{s}" for s in ("ingest", "aggregate", "report"))
+    code = f"import sys, plateglass.jobs, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
