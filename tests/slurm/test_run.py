@@ -69,14 +69,18 @@ def test_progress_of_the_jobs_is_seen_where_they_were_submitted(finished):
         assert chatter not in finished.said
 
 
-def test_one_image_changed_submits_its_plate_alone(finished, settings):
-    finished.replace_image("P2", "B01")
+@pytest.mark.parametrize("until", ["segment", pytest.param(None, marks=pytest.mark.long)])
+def test_one_image_changed_submits_its_plate_alone(finished, settings, until):
+    finished.replace_image("P2", "B01", seed=98 if until else 99)
     before = last_id()
-    snakemake(finished, settings)
+    snakemake(finished, settings, *(("--until", until) if until else ()))
     jobs = {(job.rule, job.plate) for job in submitted(before)}
     screens = {("aggregate_screen", ""), ("report_screen", "")}
-    assert jobs == {(stage, "P2") for stage in EACH} | screens
-    for stage in WELL_STAGES:
+    if until:
+        assert jobs == {("ingest", "P2"), ("segment", "P2")}
+    else:
+        assert jobs == {(stage, "P2") for stage in EACH} | screens
+        assert finished.plan().reasons == {}
+    for stage in ("ingest", "segment") if until else WELL_STAGES:
         done = re.findall(r"^(\w+) done ", logs(finished, f"P2.{stage}"), re.M)
         assert done == ["B01"], stage
-    assert finished.plan().reasons == {}
