@@ -27,9 +27,10 @@ def finished(disturbance, settings, tmp_path_factory):
     return screen
 
 
-def logs(screen, name):
-    (log,) = (screen.results / ".plateglass/logs").glob(f"{name}.*.log")
-    return log.read_text()
+def log_of(screen, name):
+    """The latest log of a plate's stage; its name ends in the marker's key."""
+    found = (screen.results / ".plateglass/logs").glob(f"{name}.*.log")
+    return max(found, key=lambda log: log.stat().st_mtime).read_text()
 
 
 def test_a_job_for_each_plate_and_stage_and_all_tables(finished):
@@ -47,7 +48,7 @@ def test_two_gpu_jobs_run_at_once_on_different_devices(finished):
         one, other = (job for job in finished.jobs if job.rule == stage)
         assert one.overlaps(other), stage
         given = [
-            re.findall(r"CUDA_VISIBLE_DEVICES is (\S+),", logs(finished, f"{plate}.{stage}"))
+            re.findall(r"CUDA_VISIBLE_DEVICES is (\S+),", log_of(finished, f"{plate}.{stage}"))
             for plate in ("P1", "P2")
         ]
         assert sorted(given) == [["0"], ["1"]], stage
@@ -82,5 +83,5 @@ def test_one_image_changed_submits_its_plate_alone(finished, settings, until):
         assert jobs == {(stage, "P2") for stage in EACH} | screens
         assert finished.plan().reasons == {}
     for stage in ("ingest", "segment") if until else WELL_STAGES:
-        done = re.findall(r"^(\w+) done ", logs(finished, f"P2.{stage}"), re.M)
+        done = re.findall(r"^(\w+) done ", log_of(finished, f"P2.{stage}"), re.M)
         assert done == ["B01"], stage
