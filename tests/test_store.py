@@ -166,8 +166,9 @@ def test_fewer_fields_and_removed_wells(plate):
     store.remove_well(plate, "C11")
     store.remove_well(plate, "C11")
     assert store.wells(plate) == ["B03"]
-    assert not (plate / "C").exists()
+    assert (plate / "C").exists()  # another worker may be writing its first well there
     store.write_plate(plate, {"B03": 1}, CHANNELS, "P1")
+    assert not (plate / "C").exists()
     assert store.check(plate) == []
 
 

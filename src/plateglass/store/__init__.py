@@ -24,7 +24,16 @@ from plateglass.store.fields import (
     write_well,
 )
 from plateglass.store.metadata import display, geometry, pixel_size
-from plateglass.store.places import content, fields, files_of, remove_well, sites, sizes, wells
+from plateglass.store.places import (
+    content,
+    fields,
+    files_of,
+    remove_empty_rows,
+    remove_well,
+    sites,
+    sizes,
+    wells,
+)
 
 __all__ = [
     "check",
@@ -36,6 +45,7 @@ __all__ = [
     "pixel_size",
     "read_field",
     "read_labels",
+    "remove_empty_rows",
     "remove_labels",
     "remove_well",
     "set_display",

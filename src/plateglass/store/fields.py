@@ -17,6 +17,7 @@ from plateglass.store.places import (
     discard,
     field_dir,
     label_dir,
+    remove_empty_rows,
     split,
     sweep,
     well_dir,
@@ -35,6 +36,7 @@ def write_plate(
     `plateglass` (version, settings). A plate without wells gets no metadata.
     """
     root = Path(root)
+    remove_empty_rows(root)
     if not wells:
         (root / "zarr.json").unlink(missing_ok=True)
         return

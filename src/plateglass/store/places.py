@@ -123,13 +123,20 @@ def files_of(root: Path, well: str, label: str | None = None) -> list[Path]:
 
 
 def remove_well(root: Path, well: str) -> None:
-    """Delete a well: renamed first, so that a kill leaves none by half. No well: nothing."""
+    """Delete a well: renamed first, so that a kill leaves none by half. No well: nothing.
+
+    Its row stays, as another worker may be writing into it; see `remove_empty_rows`.
+    """
     folder = well_dir(root, well)
     if folder.exists():
         discard(folder)
-    row = folder.parent
-    if row.exists() and not any(path.is_dir() for path in row.iterdir()):
-        shutil.rmtree(row)
+
+
+def remove_empty_rows(root: Path) -> None:
+    """Delete rows without a well; for the job's own process, when no worker writes."""
+    for row in _folders(root):
+        if not any(not name.startswith(".") for name in _folders(root / row)):
+            shutil.rmtree(root / row)
 
 
 def discard(folder: Path) -> None:
