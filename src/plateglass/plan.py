@@ -103,6 +103,11 @@ class Plan:
                     f"plate {name}: the platemap names {len(absent)} well(s) without images: "
                     f"{_some(absent)}"
                 )
+            if found.ignored:
+                self.notes.append(
+                    f"plate {name}: images that ingest.pattern does not match are left out, as "
+                    + ", ".join(found.ignored)
+                )
         if problems:
             raise UserError("\n".join(problems))
 

@@ -13,13 +13,15 @@ from plateglass.project import Project
 class Raw:
     """Signature and bytes of each well's files; ``doubt`` says why nothing may be dropped by them.
 
-    ``listing`` is what they were told by; None where they are told as they were.
+    ``listing`` is what they were told by; None where they are told as they were. ``ignored``: the
+    first images there that the layout does not take.
     """
 
     wells: dict[str, str]
     bytes: dict[str, int] = field(default_factory=dict)
     doubt: str | None = None
     listing: Listing | None = None
+    ignored: tuple[str, ...] = ()
 
 
 def signatures(found: Listing) -> dict[str, str]:
@@ -56,7 +58,7 @@ def scan(
     now = signatures(found)
     sizes = {well: sum(size for _, size, *_ in files) for well, files in found.wells.items()}
     if settled(now):
-        return Raw(now, sizes, listing=found)
+        return Raw(now, sizes, listing=found, ignored=tuple(found.ignored))
     known = _known(project.ledger("ingest", plate))
     gone = known.keys() - now.keys()
     if known and 2 * len(gone) > len(known) and plate not in run.accept_removed:
@@ -66,7 +68,7 @@ def scan(
             f"run.accept_removed: [{plate}]"
         )
         return Raw(known, doubt=None if keep else doubt)
-    return Raw(now, sizes, listing=found)
+    return Raw(now, sizes, listing=found, ignored=tuple(found.ignored))
 
 
 def _known(ledger: Ledger) -> dict[str, str]:

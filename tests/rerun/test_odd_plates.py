@@ -179,3 +179,14 @@ def test_a_folder_that_may_not_be_read_is_a_message(tmp_path):
     screen.write()
     with pytest.raises(UserError, match=r"plate P2: .*raw/P2: cannot be read: .*share mounted"):
         screen.plan()
+
+
+def test_images_that_the_pattern_leaves_out_are_named_and_change_nothing(screen):
+    assert screen.plan().notes == []
+    for name in ("overview.tif", "readme.txt"):
+        (screen.raw("P2", "A01").parent / name).write_bytes(b"")
+    plan = screen.plan()
+    assert plan.notes == [
+        "plate P2: images that ingest.pattern does not match are left out, as overview.tif"
+    ]
+    assert plan.reasons == {}
