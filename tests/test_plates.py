@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from plateglass import config, plates
@@ -88,3 +90,12 @@ def test_mistakes_in_a_platemap(settings, platemap, words):
         plates.read_platemap(plates.read_sheet(config)[0], config)
     for word in ["P1", *words]:
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~nobody-of-that-name/P1"])
+def test_what_no_file_can_be_called_is_refused_in_words(settings, path):
+    for sheet in (f"plate,path\nP1,{path}\n", f"plate,path,platemap\nP1,raw,{path}\n"):
+        with pytest.raises(UserError, match=r"plates\.csv: .* cannot be a path"):
+            plates.read_sheet(settings(sheet))
+    with pytest.raises(UserError, match=r"settings: .* cannot be a path"):
+        config.absolute(Path("/"), Path(path))

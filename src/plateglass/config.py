@@ -275,18 +275,18 @@ def parse(raw: dict[str, Any], folder: Path, source: str = "settings") -> Config
             f"{source}:\n" + "\n".join(f"  {_explain(e, raw)}" for e in error.errors())
         ) from error
     changed: dict[str, Any] = {
-        "plates": _absolute(folder, config.plates),
-        "results": _absolute(folder, config.results),
+        "plates": absolute(folder, config.plates),
+        "results": absolute(folder, config.results),
     }
     if config.train.model is not None:
-        model = _absolute(folder, config.train.model)
+        model = absolute(folder, config.train.model)
         changed["train"] = config.train.model_copy(update={"model": model})
     if (dask := config.run.dask) is not None and "://" not in dask.scheduler:
-        file = str(_absolute(folder, Path(dask.scheduler)))
+        file = str(absolute(folder, Path(dask.scheduler)))
         dask = dask.model_copy(update={"scheduler": file})
         changed["run"] = config.run.model_copy(update={"dask": dask})
     if "/" in config.segment.nuclei.model:
-        file = _absolute(folder, Path(config.segment.nuclei.model).expanduser())
+        file = absolute(folder, Path(config.segment.nuclei.model))
         nuclei = config.segment.nuclei.model_copy(update={"model": str(file)})
         changed["segment"] = config.segment.model_copy(update={"nuclei": nuclei})
     return config.model_copy(update=changed)
@@ -297,8 +297,12 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
 
 
-def _absolute(folder: Path, path: Path) -> Path:
-    return Path(re.sub(r"/\./", "/", str((folder / path.expanduser()).resolve())))
+def absolute(folder: Path, path: Path, where: str = "settings") -> Path:
+    """The path, from ``folder`` where it is relative. UserError for what no file can be called."""
+    try:
+        return Path(re.sub(r"/\./", "/", str((folder / path.expanduser()).resolve())))
+    except (ValueError, RuntimeError, OSError) as error:  # NUL, nobody's home, links in a circle
+        raise UserError(f"{where}: {str(path)!r} cannot be a path: {error}") from error
 
 
 def _explain(error: Any, raw: dict[str, Any]) -> str:

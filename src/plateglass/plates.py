@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from plateglass.config import NAME, Config
+from plateglass.config import NAME, Config, absolute
 from plateglass.errors import UserError
 
 COLUMNS = ("plate", "path", "layout", "platemap", "train")
@@ -150,7 +150,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
 
 
 def _resolve(sheet: Path, text: str) -> Path:
-    return (sheet.parent / Path(text).expanduser()).resolve()
+    return absolute(sheet.parent, Path(text), str(sheet))
 
 
 def _plate_path(config: Config, layout: str, name: str, text: str, line: int) -> Path:

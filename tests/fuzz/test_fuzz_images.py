@@ -84,8 +84,11 @@ def read(path, text):
 
 
 def fuzz(text, path, amount, where=None):
-    """Tries so many damages; returns how many gave (the same, other, no) pixels."""
-    seed = random.SystemRandom().randrange(10**6)
+    """Tries so many damages; returns how many gave (the same, other, no) pixels.
+
+    Few are always the same, many are new ones, whose seed is printed.
+    """
+    seed = 0 if amount < 100 else random.SystemRandom().randrange(10**6)
     print(f"seed {seed}, {amount} cases")
     draw = random.Random(seed)
     right, count = read(path, text), [0, 0, 0]
@@ -125,7 +128,7 @@ def test_damaged_real_images(tmp_path, real_data):
         real_data
         / "vendor/loaddata-broad2021/tests/data/Version1/images"
         / "r01c01f01p01-ch1sk1fk1fl1.tiff",
-        *sorted((real_data / "sbs_rows_A-D").glob("*.tif"))[:2],
+        *sorted((real_data / "sbs_rows_A-D/images").glob("*.tif"))[:2],
     ]
     for file in files:
         fuzz(file.read_bytes(), tmp_path / "a.tif", 150)

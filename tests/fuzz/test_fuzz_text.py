@@ -1,8 +1,10 @@
 """Settings, sheets, platemaps and LoadData tables of any brokenness: read, or refused in words."""
 
 import copy
+import os
 import random
 import string
+from pathlib import Path
 
 import pytest
 import yaml
@@ -56,12 +58,13 @@ VALUES = st.recursive(
     ),
     max_leaves=5,
 )
-AMOUNTS = [pytest.param(40, id="some"), pytest.param(700, id="many", marks=pytest.mark.long)]
+SOME = 40
+AMOUNTS = [pytest.param(SOME, id="some"), pytest.param(700, id="many", marks=pytest.mark.long)]
 
 
 def explore(amount, strategy, check):
-    """Try so many cases; the seed is printed, so that what fails can be found again."""
-    number = random.SystemRandom().randrange(10**6)
+    """Try so many cases: few are always the same, many are new ones, whose seed is printed."""
+    number = 0 if amount == SOME else random.SystemRandom().randrange(10**6)
     print(f"seed {number}, {amount} cases")
     options = settings(
         max_examples=amount, deadline=10_000, database=None, suppress_health_check=list(HealthCheck)
@@ -169,7 +172,7 @@ def test_loaddata_tables(folder, amount):
         found = in_words(loaddata.listing, plate, read)
         for well in found.wells if found else ():
             for plane in found.planes(well):
-                path = (folder / "raw" / plane.file).resolve()
+                path = Path(os.path.normpath(folder / "raw" / plane.file))
                 assert path.is_relative_to(folder / "raw"), plane
 
     explore(amount, edited(TABLE), check)

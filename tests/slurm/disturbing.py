@@ -45,9 +45,7 @@ class Plates(Screen):
         """The same images and settings elsewhere, without results."""
         ignored = shutil.ignore_patterns("results", ".snakemake")
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2, ignore=ignored)
-        other = Screen.__new__(Screen)
-        other.__dict__ |= self.__dict__ | {"folder": folder, "results": folder / "results"}
-        return other
+        return self._at(folder)
 
 
 def disturb(folder: Path) -> tuple[Plates, subprocess.Popen]:

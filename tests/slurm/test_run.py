@@ -62,7 +62,7 @@ def test_a_gpu_that_torch_cannot_use_is_said_where_the_jobs_were_submitted(finis
 
 def test_progress_of_the_jobs_is_seen_where_they_were_submitted(finished):
     for plate in ("P1", "P2"):
-        assert f"{plate} segment: 8 wells new" in finished.said
+        assert f"{plate} segment: 8 wells: new" in finished.said
         done = [int(n) for n in re.findall(rf"{plate} segment: (\d)/8 wells", finished.said)]
         assert len(done) > 2 and all(a < b for a, b in pairwise(done)), finished.said
     assert "results/screen/report.html" in finished.said
