@@ -63,7 +63,9 @@ def test_a_gpu_that_torch_cannot_use_is_said_where_the_jobs_were_submitted(finis
 def test_progress_of_the_jobs_is_seen_where_they_were_submitted(finished):
     for plate in ("P1", "P2"):
         assert f"{plate} segment: 8 wells: new" in finished.said
-        seen = [re.findall(rf"{plate} {stage}: (\d)/8 wells", finished.said) for stage in WELL_STAGES]
+        seen = [
+            re.findall(rf"{plate} {stage}: (\d)/8 wells", finished.said) for stage in WELL_STAGES
+        ]
         for done in seen:
             assert all(int(a) < int(b) for a, b in pairwise(done)), finished.said
         # the cluster may finish a short stage between two looks, but not all of them
