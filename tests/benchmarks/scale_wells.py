@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -142,19 +143,27 @@ def child(folder: Path, *arguments: str) -> dict:
 
 
 # ---------------------------------------------------------------------- what is asked
+def steps(
+    args: argparse.Namespace, name: str, plates: dict[str, int], threads: int
+) -> Iterator[tuple[str, dict]]:
+    """Each step's figures over a screen of these plates, which is written first and then deleted."""
+    folder = args.folder / name
+    shutil.rmtree(folder, ignore_errors=True)
+    write_screen(folder, plates, args.size, args.channels)
+    for stage in STEPS:
+        yield stage, child(folder, stage, ",".join(plates), threads)
+    shutil.rmtree(folder)
+
+
 def constant(args: argparse.Namespace) -> None:
     """Per-well work and peak memory of plates of different sizes."""
     figures = defaultdict(lambda: defaultdict(list))
     for turn in range(args.rounds):
         for count in args.wells:
-            folder = args.folder / f"constant{count}_{turn}"
-            shutil.rmtree(folder, ignore_errors=True)
-            write_screen(folder, {"W": 12, "P": count}, args.size, args.channels)
-            for stage in STEPS:
-                found = child(folder, stage, "W,P", 1)
+            plates = {"W": 12, "P": count}
+            for stage, found in steps(args, f"constant{count}_{turn}", plates, 1):
                 for name, value in found.items():
                     figures[stage, count][name].append(value)
-            shutil.rmtree(folder)
     print(
         "| step | wells | reads a well | writes a well | CPU ms a well | of the first | peak MB |"
     )
@@ -176,13 +185,10 @@ def workers(args: argparse.Namespace) -> None:
     figures = defaultdict(lambda: defaultdict(list))
     for turn in range(args.rounds):
         for threads in (1, 2):
-            folder = args.folder / f"workers{threads}_{turn}"
-            shutil.rmtree(folder, ignore_errors=True)
-            write_screen(folder, {"P": args.wells[0]}, args.size, args.channels)
-            for stage in STEPS:
-                for name, value in child(folder, stage, "P", threads).items():
+            plates = {"P": args.wells[0]}
+            for stage, found in steps(args, f"workers{threads}_{turn}", plates, threads):
+                for name, value in found.items():
                     figures[stage, threads][name].append(value)
-            shutil.rmtree(folder)
     print(
         "| step | wall of one, s | of two | ratio | CPU of one, s | busiest of two | ratio | load |"
     )
