@@ -94,18 +94,25 @@ class Screen:
             self.counts[job.plate, job.stage, result.well] = result.counts
             record(job, ledger, parts, result)
 
-        def trained(name):
-            module = importlib.import_module(name)
-            if name != "plateglass.stages.train":
-                return module
+        def whole(name):
+            """The stage's module, whose calls for a whole plate are noted."""
+            module, stage = importlib.import_module(name), name.rpartition(".")[2]
 
-            def learn(job):
-                ran.append((SCREEN, "train", ""))
-                module.run(job)
+            def noted(function):
+                def call(job):
+                    ran.append((SCREEN if stage == "train" else job.plate, stage, ""))
+                    function(job)
 
-            return SimpleNamespace(run=learn)
+                return call
 
-        jobs._record, jobs.importlib = note, SimpleNamespace(import_module=trained)
+            if stage == "train":
+                return SimpleNamespace(run=noted(module.run))
+            if stage in ("aggregate", "report"):
+                both = (module.run_plate, module.run_screen)
+                return SimpleNamespace(run_plate=noted(both[0]), run_screen=noted(both[1]))
+            return module
+
+        jobs._record, jobs.importlib = note, SimpleNamespace(import_module=whole)
         try:
             pending = sorted(
                 plan.reasons, key=lambda ps: (order.index(ps[1]), ps[0] == SCREEN, ps[0])
@@ -113,8 +120,6 @@ class Screen:
             for plate, stage in pending:
                 if until and order.index(stage) > order.index(until):
                     continue
-                if stage in ("aggregate", "report"):
-                    ran.append((plate, stage, ""))
                 jobs.run(project, stage, plate, plan.keys[plate, stage], threads)
         finally:
             jobs._record, jobs.importlib = record, importlib

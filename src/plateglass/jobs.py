@@ -15,7 +15,7 @@ from pathlib import Path
 from plateglass import lock
 from plateglass.errors import DataError
 from plateglass.files import write_atomically
-from plateglass.ledger import Ledger, fingerprint, todo
+from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, damaged, ingest_key, marker, parts_of
 from plateglass.project import Project
 from plateglass.raw import scan
@@ -181,20 +181,26 @@ def _knowing(job: Job, known: dict[str, str]) -> Job:
 
 def _whole(project: Project, job: Job) -> list[Path]:
     """A stage of a whole plate or of the screen. Returns the files its marker vouches for."""
-    module = importlib.import_module(f"plateglass.stages.{job.stage}")
     if job.stage == "train":
-        return _train(project, job, module)
-    tables = job.state / "tables" / job.plate
-    tables.mkdir(parents=True, exist_ok=True)
-    job.plate_dir.mkdir(parents=True, exist_ok=True)
+        return _train(project, job)
+    names = [f"{table}.parquet" for table in PLATE_TABLES]
     if job.plate == SCREEN:
-        module.run_screen(job)
         names = ["wells_selected.parquet"]
-    else:
-        module.run_plate(job)
-        names = [f"{table}.parquet" for table in PLATE_TABLES]
     if job.stage == "report":
         names = ["report.html"]
+    ledger, key = project.ledger(job.stage, job.plate), project.whole_key(job.stage, job.plate)
+    if ledger.get(WHOLE, {}).get("key") == key and not damaged(ledger, job.plate_dir):
+        print(f"{job.plate} {job.stage}: made of what it would be made of now")
+    else:
+        ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
+        job.plate_dir.mkdir(parents=True, exist_ok=True)
+        module = importlib.import_module(f"plateglass.stages.{job.stage}")
+        (module.run_screen if job.plate == SCREEN else module.run_plate)(job)
+        sizes = {name: ((job.plate_dir / name).stat().st_size, "") for name in names}
+        ledger.add(WHOLE, key=key, files=sizes)
+        ledger.compact()
+    tables = job.state / "tables" / job.plate
+    tables.mkdir(parents=True, exist_ok=True)
     for name in names:
         keep(job.plate_dir / name, tables / name)
     if job.stage == "report" and job.plate == SCREEN:
@@ -202,7 +208,7 @@ def _whole(project: Project, job: Job) -> list[Path]:
     return [job.plate_dir / name for name in names]
 
 
-def _train(project: Project, job: Job, module) -> list[Path]:
+def _train(project: Project, job: Job) -> list[Path]:
     """Train unless the model on disk is the one that the training wells would give."""
     key = project.train_key()
     files = ("model.json", "model.safetensors", "donors.safetensors")
@@ -215,6 +221,7 @@ def _train(project: Project, job: Job, module) -> list[Path]:
 
         for plate in project.training_plates():
             _freeze_units(project, plate)
+        module = importlib.import_module("plateglass.stages.train")
         module.run(replace(job, model=key))
     return [project.model_dir / name for name in files]
 

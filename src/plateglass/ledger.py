@@ -13,6 +13,7 @@ from typing import Any
 
 from plateglass.files import write_atomically
 
+WHOLE = ""  # stands for the well in the one line of a stage of a whole plate
 _text = json.JSONEncoder(sort_keys=True, default=str).encode  # made once: a plan asks by the well
 
 
@@ -26,7 +27,8 @@ class Ledger(dict[str, dict[str, Any]]):
 
     ``parts`` is what the well was made from (``code``, ``params``, ``in`` …), ``key`` names its
     result for the stages after, ``files`` maps what it left (relative to the plate's results) to
-    ``[bytes, digest]``, ``quarantine`` is the reason where nothing could be computed.
+    ``[bytes, digest]``, ``quarantine`` is the reason where nothing could be computed. Tables and
+    reports have one line, of `WHOLE`, without parts.
     """
 
     def __init__(self, path: Path):

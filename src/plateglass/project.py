@@ -10,7 +10,7 @@ from typing import Any
 from plateglass import plates
 from plateglass.config import Config
 from plateglass.errors import DataError, UserError
-from plateglass.ledger import Ledger, fingerprint
+from plateglass.ledger import WHOLE, Ledger, fingerprint
 from plateglass.stages import SCREEN, STAGES
 
 UNITS_WELLS = 24  # where a plate has no negative controls; chosen by a hash, then kept
@@ -196,6 +196,36 @@ class Project:
             for well, parts in wants.items():
                 parts |= {"units": units, "controls": well in classed}
         return wants
+
+    def whole_key(self, stage: str, plate: str) -> str:
+        """Content key of a plate's (or the screen's) tables or report as they would be made now.
+
+        Of what the ledgers hold, not of listings: an image that was touched changes nothing here.
+        """
+        made: dict[str, Any] = {"model": self.model_key() if self.has_model else None}
+        if plate == SCREEN:
+            made["in"] = {name: self._key_of_whole("aggregate", name) for name in self.names}
+            if stage == "report":
+                made["in"][SCREEN] = self._key_of_whole("aggregate", SCREEN)
+                made["training"] = self.training_plates()
+        elif stage == "aggregate":
+            made["platemap"] = self.maps[plate]
+            made["in"] = {
+                before.name: {
+                    well: [entry["key"], entry.get("quarantine"), entry.get("left_out")]
+                    for well, entry in self.ledger(before.name, plate).items()
+                }
+                for before in STAGES.values()
+                if before.wells
+            }
+        else:
+            made["in"] = self._key_of_whole("aggregate", plate)
+        if stage == "report":
+            made["colors"] = {name: channel.color for name, channel in self.config.channels.items()}
+        return fingerprint(stage, self.own(stage), made)
+
+    def _key_of_whole(self, stage: str, plate: str) -> str | None:
+        return self.ledger(stage, plate).get(WHOLE, {}).get("key")
 
     def train_key(self) -> str:
         """Content key of the model that the training wells as they are would give."""
