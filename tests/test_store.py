@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from plateglass import store
-from plateglass.errors import DataError
+from plateglass.errors import DamageError
 
 CHANNELS = ["DNA", "GFP"]
 
@@ -69,7 +69,7 @@ def test_levels_are_means_and_labels_nearest(tmp_path):
     assert coarse[0, 1, 3, 5] == (int(pixels[0, 1, 6:8, 10:12].sum()) + 2) // 4
     assert coarse[0, 0, -1, 0] == (2 * int(pixels[0, 0, -1, 0:2].sum()) + 2) // 4
     assert store.read_field(tmp_path, "A01", 0, level=2).shape == (1, 2, 76, 131)
-    with pytest.raises(DataError):
+    with pytest.raises(DamageError):
         store.read_field(tmp_path, "A01", 0, level=3)
     mask = np.arange(2 * 301 * 521, dtype=np.int64).reshape(2, 301, 521)
     store.write_labels(tmp_path, "A01", 0, "cells", mask)
@@ -132,13 +132,13 @@ def test_damage_is_an_error_not_zeros(plate, damage):
         (plate / "B/3/0/0/zarr.json").unlink()
     else:
         shutil.rmtree(plate / "B/3/0")
-    with pytest.raises(DataError, match="B/3/0"):
+    with pytest.raises(DamageError, match="B/3/0"):
         store.read_field(plate, "B03", 0)
 
 
 def test_missing_label_shard_is_an_error(plate):
     (plate / "B/3/0/labels/cells/0/c/0/0/0").unlink()
-    with pytest.raises(DataError, match="missing"):
+    with pytest.raises(DamageError, match="missing"):
         store.read_labels(plate, "B03", 0, "cells")
 
 
@@ -147,7 +147,7 @@ def test_rewritten_field_drops_labels_unless_told(plate):
     assert np.array_equal(store.read_labels(plate, "B03", 0, "cells"), labels())
     assert np.array_equal(store.read_field(plate, "B03", 0), image(5))
     store.write_field(plate, "B03", 0, image(6), 0.5, CHANNELS)
-    with pytest.raises(DataError):
+    with pytest.raises(DamageError):
         store.read_labels(plate, "B03", 0, "cells")
     store.write_well(plate, "B03", [3, 7])
     assert store.check(plate) == []
@@ -155,7 +155,7 @@ def test_rewritten_field_drops_labels_unless_told(plate):
 
 def test_a_well_is_not_whole_while_its_fields_change(plate):
     store.write_field(plate, "B03", 0, image(5), 0.5, CHANNELS)
-    with pytest.raises(DataError, match=r"B/3: zarr.json is missing"):
+    with pytest.raises(DamageError, match=r"B/3/zarr.json: is missing"):
         store.fields(plate, "B03")
     assert store.check(plate) == ["B/3: zarr.json is missing or torn"]
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from plateglass import tables
-from plateglass.errors import DataError
+from plateglass.errors import DamageError
 
 
 def frame(rows=4, seed=0):
@@ -91,5 +91,5 @@ def test_a_torn_table_is_named(tmp_path):
     path = tmp_path / "t.parquet"
     tables.write(path, frame())
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"t\.parquet: cannot be read"):
+    with pytest.raises(DamageError, match=r"t\.parquet: cannot be read"):
         tables.read(path)

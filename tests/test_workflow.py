@@ -74,12 +74,20 @@ def test_names_with_a_shells_characters_reach_no_shell(tmp_path):
     folder = tmp_path / """it's "a" $(touch ran) `touch ran`; touch ran & plate"""
     screen = Screen(folder, train=False)
     (folder / "raw/P1").rename(folder / "raw/$(touch ran) 'P1'; touch ran")
-    screen.sheet["P1"] = {"path": "raw/$(touch ran) 'P1'; touch ran", "train": "no"}
+    screen.sheet = {"P1": {"path": "raw/$(touch ran) 'P1'; touch ran", "train": "no"}}
     screen.write()
-    snakemake(screen, "--until", "ingest")
-    assert screen.project().ledger("ingest", "P1").keys() == screen.specs["P1"].wells.keys()
-    here = [Path.cwd(), Path(__file__).parents[1], folder, *folder.parents[:2], folder / "raw"]
-    assert not [place for place in here if (place / "ran").exists()]
+    elsewhere = (
+        tmp_path / "elsewhere"
+    )  # so that settings and results are named by their whole paths
+    elsewhere.mkdir()
+    snakemake(screen, folder=elsewhere)
+    table = screen.results / "P1/wells.parquet"
+    whole = table.read_bytes()
+    table.unlink()
+    snakemake(screen, folder=elsewhere)  # a thin rule's shell puts it back
+    assert table.read_bytes() == whole
+    here = [Path.cwd(), Path(__file__).parents[1], elsewhere, folder, *folder.parents[:2]]
+    assert not [place for place in [*here, folder / "raw"] if (place / "ran").exists()]
 
 
 def test_the_run_shows_progress_and_where_to_look(finished):
@@ -131,3 +139,18 @@ def test_a_mistake_stops_everything_before_any_job(finished):
     assert code != 0
     assert "'patern' is unknown; one of pattern, loaddata, demo" in said
     assert "Traceback" not in said
+
+
+def test_unlock_asks_nothing_of_the_settings(finished, tmp_path):
+    screen = finished.copy(tmp_path / "screen")
+    screen.settings["ingset"] = {}
+    screen.write()
+    assert snakemake(screen, check=False)[0] != 0
+    assert "Unlocked working directory" in snakemake(screen, "--unlock")
+
+
+def test_results_with_braces_are_refused(tmp_path):
+    screen = Screen(tmp_path, train=False, results="results{x}")
+    code, said = snakemake(screen, "-n", check=False)
+    assert code != 0
+    assert "results{x}: Snakemake reads braces as wildcards; rename" in said

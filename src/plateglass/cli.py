@@ -44,8 +44,9 @@ exit codes:
   0  done (quarantined wells are counted and shown in the report)
   1  a fault that is no one's settings or data; the log has the traceback
   2  settings or sheets cannot be followed (nothing was computed)
-  3  files of a plate cannot be used
+  3  files of a plate cannot be used, or what was stored of it is damaged
   4  the machine lacks something: model weights, free space, the device asked for
+  130  stopped by Ctrl-C or by the scheduler; finished wells are kept
 
 Screens are run by Snakemake, in the folder of the Snakefile:
   snakemake --cores all                                   the demo

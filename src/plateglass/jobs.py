@@ -1,7 +1,8 @@
 """Run one stage of one plate: what the ledger says is to do, and nothing else.
 
-Order of events, each of which may be the last before a kill: other keys' markers go first, wells are
-added to the ledger as they finish, the marker comes last.
+Order of events, each of which may be the last before a kill: a note says that the job has begun, other
+keys' markers go, wells are added to the ledger as they finish, the marker comes, the note goes. Where a
+job finds the note of one before it, files are compared byte by byte with what the ledger says of them.
 """
 
 import importlib
@@ -10,11 +11,12 @@ import resource
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from plateglass import lock
-from plateglass.errors import DataError
-from plateglass.files import write_atomically
+from plateglass.errors import DamageError, DataError
+from plateglass.files import digest, write_atomically
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, damaged, ingest_key, marker, parts_of
 from plateglass.project import Project
@@ -38,10 +40,15 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
 
 
 def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
-    done = marker(project, plate, stage, key)
-    others = list(done.parent.glob(f"{plate}.{stage}.*"))
-    for other in others:
-        other.unlink()
+    begun = _begun(project, plate, stage)
+    doubted = begun.exists() or project.config.run.verify == "full"
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    begun.touch()
+    _unmark(project, plate, stage)
+    if (
+        stage == "ingest"
+    ):  # its new pixels have no labels; segment must look, whatever comes between
+        _unmark(project, plate, "segment")
     job = Job(
         stage=stage,
         plate=plate,
@@ -59,16 +66,45 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
             render(project.plate(plate))
             left = []
         elif STAGES[stage].wells:
-            left = _wells(project, job, cut_off=not others)
+            left = _wells(project, job, doubted)
         else:
-            left = _whole(project, job)
+            left = _whole(project, job, doubted)
+    except DamageError as error:
+        _doubt(project, error.path)
+        raise
     finally:
         (job.state / "progress" / f"{plate}.{stage}").unlink(missing_ok=True)
     _note_cost(job, time.monotonic() - start)
     results = project.config.results
     sizes = {str(path.relative_to(results)): path.stat().st_size for path in left}
-    parts = parts_of(project, stage, plate) if stage in STAGES else None
-    write_atomically(done, json.dumps({"files": sizes, "parts": parts}))
+    vouches = {"files": sizes}
+    if stage in STAGES:
+        vouches["parts"] = parts_of(project, stage, plate) if STAGES[stage].wells else None
+        vouches["ledger"] = project.ledger_path(stage, plate).exists()
+    write_atomically(marker(project, plate, stage, key), json.dumps(vouches))
+    begun.unlink()
+
+
+def _begun(project: Project, plate: str, stage: str) -> Path:
+    return project.state / "begun" / f"{plate}.{stage}"
+
+
+def _unmark(project: Project, plate: str, stage: str) -> None:
+    for old in (project.state / "done").glob(f"{plate}.{stage}.*"):
+        old.unlink()
+
+
+def _doubt(project: Project, damaged_file: Path) -> None:
+    """All that was made of the plate that a damaged file belongs to is looked at by the next run."""
+    try:
+        place = damaged_file.relative_to(project.config.results).parts
+    except ValueError:  # a model from elsewhere
+        return
+    plate = place[2] if place[0] == project.state.name else place[0]
+    for stage in STAGES:
+        if any((project.state / "done").glob(f"{plate}.{stage}.*")):
+            _begun(project, plate, stage).touch()
+            _unmark(project, plate, stage)
 
 
 def _note_cost(job: Job, seconds: float) -> None:
@@ -92,8 +128,11 @@ def _note_cost(job: Job, seconds: float) -> None:
         file.write(json.dumps(cost) + "\n")
 
 
-def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
-    """A stage that works by the well. Returns what its marker vouches for."""
+def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
+    """A stage that works by the well. Returns what its marker vouches for.
+
+    ``doubted``: a job that was cut off may have left a well half rewritten whose line tells of before.
+    """
     stage, plate = job.stage, job.plate
     ledger = project.ledger(stage, plate)
     raw, given = None, {}
@@ -105,9 +144,7 @@ def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
     wants = project.wants(stage, plate, raw)
     if stage == "features":
         _freeze_units(project, plate)
-    # A job that was cut off may have left a well half rewritten whose line tells of before.
-    full = cut_off or project.config.run.verify == "full"
-    lost = damaged(ledger, job.plate_dir, full) | _parts_lost(job, ledger)
+    lost = damaged(ledger, job.plate_dir, doubted) | _parts_lost(job, ledger)
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     wells = sorted(reasons.keys() - set(gone))
@@ -119,7 +156,7 @@ def _wells(project: Project, job: Job, cut_off: bool) -> list[Path]:
             for well in gone:
                 ledger.add(well, gone=True)
         known = {w: e["key"] for w, e in ledger.computed().items() if w not in lost}
-        job = _knowing(job, known)
+        job = replace(job, known=known)
         job.progress(0, len(wells))
         quarantined = 0
         for count, result in enumerate(module.run(job, wells, **given) if wells else (), 1):
@@ -165,6 +202,8 @@ def _record(job: Job, ledger: Ledger, parts: dict, result: Result) -> None:
     else:
         entry = {"parts": parts, "key": None, "files": result.stored or {}}
         entry["quarantine"] = result.quarantine
+        if result.left_out:
+            entry["left_out"] = list(result.left_out)
         print(f"{result.well} quarantined: {result.quarantine}")
     ledger.add(result.well, **entry)
 
@@ -173,57 +212,44 @@ def _parts_lost(job: Job, ledger: Ledger) -> set[str]:
     return {well for well in ledger.computed() if not job.part(job.stage, well).exists()}
 
 
-def _knowing(job: Job, known: dict[str, str]) -> Job:
-    from dataclasses import replace
-
-    return replace(job, known=known)
-
-
-def _whole(project: Project, job: Job) -> list[Path]:
+def _whole(project: Project, job: Job, doubted: bool) -> list[Path]:
     """A stage of a whole plate or of the screen. Returns the files its marker vouches for."""
-    if job.stage == "train":
-        return _train(project, job)
-    names = [f"{table}.parquet" for table in PLATE_TABLES]
-    if job.plate == SCREEN:
-        names = ["wells_selected.parquet"]
-    if job.stage == "report":
-        names = ["report.html"]
+    names = _names_of_whole(job)
     ledger, key = project.ledger(job.stage, job.plate), project.whole_key(job.stage, job.plate)
-    if ledger.get(WHOLE, {}).get("key") == key and not damaged(ledger, job.plate_dir):
+    if ledger.get(WHOLE, {}).get("key") == key and not damaged(ledger, job.plate_dir, doubted):
         print(f"{job.plate} {job.stage}: made of what it would be made of now")
     else:
         ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
         job.plate_dir.mkdir(parents=True, exist_ok=True)
         module = importlib.import_module(f"plateglass.stages.{job.stage}")
-        (module.run_screen if job.plate == SCREEN else module.run_plate)(job)
-        sizes = {name: ((job.plate_dir / name).stat().st_size, "") for name in names}
-        ledger.add(WHOLE, key=key, files=sizes)
+        if job.stage == "train":
+            for plate in project.training_plates():
+                _freeze_units(project, plate)
+            module.run(replace(job, model=key))
+        else:
+            (module.run_screen if job.plate == SCREEN else module.run_plate)(job)
+        ledger.add(WHOLE, key=key, files={name: digest(job.plate_dir / name) for name in names})
         ledger.compact()
-    tables = job.state / "tables" / job.plate
-    tables.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        keep(job.plate_dir / name, tables / name)
+    if job.stage != "train":
+        tables = job.state / "tables" / job.plate
+        tables.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            keep(job.plate_dir / name, tables / name)
     if job.stage == "report" and job.plate == SCREEN:
         hold_to_strict(project)
     return [job.plate_dir / name for name in names]
 
 
-def _train(project: Project, job: Job) -> list[Path]:
-    """Train unless the model on disk is the one that the training wells would give."""
-    key = project.train_key()
-    files = ("model.json", "model.safetensors", "donors.safetensors")
-    files += ("history.parquet", "channels.parquet", "controls.parquet")
-    whole = all((project.model_dir / name).exists() for name in files)
-    if project.model_key() == key and whole:
-        print("screen train: the model is the one these wells give")
-    else:
-        from dataclasses import replace
-
-        for plate in project.training_plates():
-            _freeze_units(project, plate)
-        module = importlib.import_module("plateglass.stages.train")
-        module.run(replace(job, model=key))
-    return [project.model_dir / name for name in files]
+def _names_of_whole(job: Job) -> list[str]:
+    """What such a stage leaves, in the plate's folder."""
+    if job.stage == "train":
+        tensors = ("model/model.json", "model/model.safetensors", "model/donors.safetensors")
+        return [*tensors, *(f"model/{t}.parquet" for t in ("history", "channels", "controls"))]
+    if job.stage == "report":
+        return ["report.html"]
+    if job.plate == SCREEN:
+        return ["wells_selected.parquet"]
+    return [f"{table}.parquet" for table in PLATE_TABLES]
 
 
 def keep(path: Path, kept: Path) -> None:
@@ -250,9 +276,7 @@ def quarantined(project: Project) -> list[tuple[str, str, str]]:
     return [
         (plate, well, why)
         for plate in project.names
-        for stage in STAGES.values()
-        if stage.wells
-        for well, entry in sorted(project.ledger(stage.name, plate).items())
-        for why in [entry.get("quarantine"), *entry.get("left_out", ())]
-        if why
+        for stage in project.well_stages()
+        for well, entry in sorted(project.ledger(stage, plate).items())
+        for why in ([entry["quarantine"]] if entry.get("quarantine") else entry.get("left_out", ()))
     ]

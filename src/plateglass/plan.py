@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from plateglass.raw import Raw, scan
 from plateglass.stages import SCREEN, STAGES
 
 ROOM = 1.5  # bytes of a store for a byte of raw images, generously
-SCANNERS = 8  # plates that are listed at a time
+SCANNERS = 8  # plates that are listed at a time, where listing them is waiting
 PLATE_TABLES = ("cells", "sites", "wells", "wells_normalized")
 
 
@@ -42,16 +43,32 @@ def ingest_key(project: Project, wells: dict[str, str]) -> str:
     return fingerprint("ingest", listed, project.own("ingest"), colors)
 
 
-def parts_of(project: Project, stage: str, plate: str) -> str | None:
-    """What stands for the names of a stage's parts, as a marker and the next plan compare them."""
-    if not STAGES[stage].wells:
-        return None
+def parts_of(project: Project, stage: str, plate: str) -> tuple[int, str]:
+    """When the names of a stage's parts last changed (ns), and what stands for them."""
+    folder = f"{project.config.results}/.plateglass/parts/{plate}/{stage}"
     try:
-        names = os.listdir(f"{project.config.results}/.plateglass/parts/{plate}/{stage}")
+        names, when = os.listdir(folder), os.stat(folder).st_mtime_ns
     except FileNotFoundError:
-        names = []
+        names, when = [], 0
     text = "\n".join(sorted(name for name in names if name[0] != "."))
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return when, hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def parts_are(project: Project, stage: str, plate: str, when: int, names: str) -> bool:
+    """Whether a stage's parts still have these names; they are listed only if the folder changed.
+
+    The engine alone writes there, and a name more or less changes the folder's time. A copied
+    project, whose folders are new, is listed.
+    """
+    try:
+        if (
+            os.stat(f"{project.config.results}/.plateglass/parts/{plate}/{stage}").st_mtime_ns
+            == when
+        ):
+            return True
+    except FileNotFoundError:
+        pass
+    return parts_of(project, stage, plate)[1] == names
 
 
 class Plan:
@@ -133,12 +150,13 @@ class Plan:
 
     def _check_space(self) -> None:
         """Refuse to start what cannot end: stores take about as much room as the raw images."""
-        need = sum(
-            ROOM * self._bytes.get(plate, {}).get(well, 0)
-            for (plate, stage), wells in self.reasons.items()
-            if stage == "ingest"
-            for well in wells
-        )
+        need = 0.0
+        for (plate, stage), wells in self.reasons.items():
+            if stage == "ingest":
+                ledger = self.project.ledger(stage, plate)
+                for well in wells:
+                    has = sum(size for size, _ in ledger.get(well, {}).get("files", {}).values())
+                    need += max(0.0, ROOM * self._bytes.get(plate, {}).get(well, 0) - has)
         folder = self.project.config.results
         while not folder.exists():
             folder = folder.parent
@@ -158,7 +176,11 @@ class Plan:
         """Plates that left the sheet keep their results; say which."""
         ledgers = self.project.state / "ledger"
         known = {name.split(".")[0] for name in os.listdir(ledgers)} if ledgers.is_dir() else set()
-        left = sorted(known - set(self.project.names) - {SCREEN})
+        left = sorted(
+            name
+            for name in known - set(self.project.names) - {SCREEN}
+            if (self.project.config.results / name).is_dir()
+        )
         if left:
             self.notes.append(
                 f"results of plates that are not in the sheet stay where they are: {_some(left)}"
@@ -192,7 +214,7 @@ class Plan:
             last[plate] = self._plate(plate, train_key, retrain)
         tables = fingerprint(last, own("aggregate"))
         self._ask_whole("aggregate", SCREEN, tables, "tables of a plate changed")
-        shown = fingerprint(tables, own("report"), train_key, sorted(project.training_plates()))
+        shown = fingerprint(tables, own("report"), train_key)
         self._ask_whole("report", SCREEN, shown, "tables or settings changed")
         for plate in self.refused:
             for stage in ("demo", *STAGES):
@@ -200,7 +222,10 @@ class Plan:
                 self.reasons.pop((plate, stage), None)
 
     def _look(self) -> Iterator[Raw | PlateglassError]:
-        """The plates as they lie there, some at a time: what a share takes is mostly waiting."""
+        """The plates as they lie there; where that is mostly waiting (a share), some at a time.
+
+        Where it is not, threads that take turns would double the CPU time.
+        """
 
         def look(name: str) -> Raw | PlateglassError:
             try:
@@ -210,12 +235,16 @@ class Plan:
             except PlateglassError as error:
                 return error
 
-        names = self.project.names
-        if len(names) < 2:
-            yield from map(look, names)
-            return
-        with ThreadPoolExecutor(SCANNERS) as pool:
-            yield from pool.map(look, names)
+        left = list(self.project.names)
+        took = worked = 0.0
+        while left and took < max(0.1, 3 * worked):
+            took, worked = took - time.perf_counter(), worked - time.thread_time()
+            found = look(left.pop(0))
+            took, worked = took + time.perf_counter(), worked + time.thread_time()
+            yield found
+        if left:
+            with ThreadPoolExecutor(SCANNERS) as pool:
+                yield from pool.map(look, left)
 
     def _seen(self, plate: str, wells: dict[str, str]) -> bool:
         """Whether a marker says that ingest finished with exactly these wells."""
@@ -235,22 +264,21 @@ class Plan:
             extra: Any = None
             if stage == "features":
                 units = project.units_wells(plate, raw)
-                extra = [train_key, units, sorted(project.classed(plate))]
+                extra = [train_key, units, sorted(project.classed(plate)) if train_key else []]
             if stage == "ingest":
                 listed, key = self._listed.get(plate, (None, ""))
                 if listed is not raw:  # wells told as they were
                     key = ingest_key(project, raw)
             else:
                 key = fingerprint(stage, key, own(stage), extra)
-            asked = key
-            if stage == "segment" and (repairs := self._repairs(plate, "ingest")):
-                asked = fingerprint(key, repairs)  # labels lie in the store that was repaired: look
-            if self._ask(stage, plate, asked):
+            # labels lie in the store that ingest writes to: look
+            again = stage == "segment" and (plate, "ingest") in self.reasons
+            if self._ask(stage, plate, key, again):
                 pending = self._explain(stage, plate, pending, retrain)
                 self.reasons[plate, stage] = pending
             else:
                 pending = {}
-        key = fingerprint(key, own("aggregate"), sorted(project.maps[plate].items()))
+        key = fingerprint(key, own("aggregate"), project.platemap_rows(plate))
         self._ask_whole("aggregate", plate, key, "wells or the platemap changed")
         shown = fingerprint(key, own("report"), train_key)
         self._ask_whole("report", plate, shown, "tables or settings changed")
@@ -261,21 +289,18 @@ class Plan:
         if self._ask(stage, plate, key):
             self.reasons[plate, stage] = {"": reason if seen else "new"}
 
-    def _ask(self, stage: str, plate: str, key: str) -> bool:
+    def _ask(self, stage: str, plate: str, key: str, again: bool = False) -> bool:
         """Note the marker that must exist; True if the job has to run.
 
-        Damage asks for the same key with one more repair: a name that does not exist yet, and that
-        no later plan forgets.
+        Damage (or ``again``) asks for the same key with one more repair: a name that does not exist
+        yet.
         """
         repairs = self._have[plate, stage].get(key)
         run = repairs is None
-        if repairs is not None and not self._intact(stage, plate, f"{key}.{repairs}"):
+        if repairs is not None and (again or not self._intact(stage, plate, f"{key}.{repairs}")):
             repairs, run = repairs + 1, True
         self.keys[plate, stage] = f"{key}.{repairs or 0}"
         return run
-
-    def _repairs(self, plate: str, stage: str) -> int:
-        return int(self.keys[plate, stage].rpartition(".")[2])
 
     def _markers(self) -> dict[tuple[str, str], dict[str, int]]:
         found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
@@ -290,8 +315,8 @@ class Plan:
     def _intact(self, stage: str, plate: str, key: str) -> bool:
         """Whether what the marker says the job left is still there (``run.verify`` says how close).
 
-        Always: tables, reports, model files and store roots by size, parts by name. ``sizes``: every
-        file of every well too. ``full``: their bytes.
+        Always: tables, reports, model files and store roots by size, parts by name, ledgers by their
+        presence. ``sizes``: every file of every well too. ``full``: the bytes of all of them.
         """
         results, verify = self.project.config.results, self.project.config.run.verify
         try:
@@ -304,11 +329,15 @@ class Plan:
                     found = os.stat(f"{results}/.plateglass/tables/{name}")
                 if found.st_size != size:
                     return False
-            if left["parts"] != parts_of(self.project, stage, plate):
+            if left["parts"] and not parts_are(self.project, stage, plate, *left["parts"]):
+                return False
+            if left["ledger"] and not os.path.exists(  # noqa: PTH110
+                f"{results}/.plateglass/ledger/{plate}.{stage}.jsonl"
+            ):
                 return False
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        if verify == "tables" or not STAGES[stage].wells:
+        if verify == "tables" or (verify == "sizes" and not STAGES[stage].wells):
             return True
         ledger = self.project.ledger(stage, plate)
         return not damaged(ledger, results / plate, full=verify == "full")

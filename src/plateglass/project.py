@@ -171,11 +171,23 @@ class Project:
                 section.pop("model")
             elif stage == "aggregate":
                 section["platemap"] = self.config.platemap.model_dump()
+            elif stage == "report":
+                section["colors"] = {k: c.color for k, c in self.config.channels.items()}
+                section["positive"] = self.config.positive
+                section["no_model"] = None if self.has_model else self.why_no_model()
             self._own[stage] = {"code": STAGES[stage].version, "params": fingerprint(section)}
         return self._own[stage]
 
+    def ledger_path(self, stage: str, plate: str) -> Path:
+        return self.state / "ledger" / f"{plate}.{stage}.jsonl"
+
     def ledger(self, stage: str, plate: str) -> Ledger:
-        return Ledger(self.state / "ledger" / f"{plate}.{stage}.jsonl")
+        return Ledger(self.ledger_path(stage, plate))
+
+    def well_stages(self) -> list[str]:
+        """The stages by the well that this project has; attribute asks for a network."""
+        wanted = (stage.name for stage in STAGES.values() if stage.wells)
+        return [name for name in wanted if name != "attribute" or self.has_model]
 
     def wants(self, stage: str, plate: str, raw: dict[str, str] | None = None) -> dict[str, dict]:
         """Well → the parts its result is to be made from, by the ledger of the stage before.
@@ -194,7 +206,7 @@ class Project:
         if stage == "features":
             units, classed = self.units_key(plate), self.classed(plate)
             for well, parts in wants.items():
-                parts |= {"units": units, "controls": well in classed}
+                parts |= {"units": units, "controls": self.has_model and well in classed}
         return wants
 
     def whole_key(self, stage: str, plate: str) -> str:
@@ -202,30 +214,33 @@ class Project:
 
         Of what the ledgers hold, not of listings: an image that was touched changes nothing here.
         """
+        if stage == "train":
+            return self.train_key()
         made: dict[str, Any] = {"model": self.model_key() if self.has_model else None}
         if plate == SCREEN:
             made["in"] = {name: self._key_of_whole("aggregate", name) for name in self.names}
             if stage == "report":
                 made["in"][SCREEN] = self._key_of_whole("aggregate", SCREEN)
-                made["training"] = self.training_plates()
         elif stage == "aggregate":
-            made["platemap"] = self.maps[plate]
+            made["platemap"] = self.platemap_rows(plate)
             made["in"] = {
-                before.name: {
+                before: {
                     well: [entry["key"], entry.get("quarantine"), entry.get("left_out")]
-                    for well, entry in self.ledger(before.name, plate).items()
+                    for well, entry in self.ledger(before, plate).items()
                 }
-                for before in STAGES.values()
-                if before.wells
+                for before in self.well_stages()
             }
         else:
             made["in"] = self._key_of_whole("aggregate", plate)
-        if stage == "report":
-            made["colors"] = {name: channel.color for name, channel in self.config.channels.items()}
         return fingerprint(stage, self.own(stage), made)
 
     def _key_of_whole(self, stage: str, plate: str) -> str | None:
         return self.ledger(stage, plate).get(WHOLE, {}).get("key")
+
+    def platemap_rows(self, plate: str) -> list[Any]:
+        """A platemap as keys take it: the order of its columns is that of the tables' columns."""
+        rows = sorted(self.maps[plate].items())
+        return [list(rows[0][1]) if rows else [], rows]
 
     def train_key(self) -> str:
         """Content key of the model that the training wells as they are would give."""

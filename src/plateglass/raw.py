@@ -1,11 +1,12 @@
 """What lies in a plate's folder, and whether it can be trusted: asked by the plan and by ingest."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from plateglass.errors import PlateglassError
 from plateglass.layouts import Listing, listing
-from plateglass.ledger import Ledger, fingerprint
+from plateglass.ledger import Ledger
 from plateglass.project import Project
 
 
@@ -26,7 +27,11 @@ class Raw:
 
 def signatures(found: Listing) -> dict[str, str]:
     """Well → fingerprint of its files' names, sizes and times; no path, so a move is no change."""
-    return {well: fingerprint(sorted(files)) for well, files in found.wells.items()}
+    # of 17,280 files at each start: repr takes a third of the time that JSON takes
+    return {
+        well: hashlib.blake2b(repr(sorted(files)).encode(), digest_size=12).hexdigest()
+        for well, files in found.wells.items()
+    }
 
 
 def scan(

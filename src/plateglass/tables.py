@@ -1,5 +1,6 @@
 """How a table is written and read: Parquet, zstd, under a temporary name, saying what made it."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plateglass.errors import DataError
+from plateglass.errors import DamageError
 
 KEY = b"plateglass"  # in the file's metadata: JSON of version, config, stage versions, model key
 GROUP = 10_000  # rows a row group: with some hundred columns, smaller ones are mostly headers
@@ -66,13 +67,16 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
 
     Raises
     ------
-    DataError
+    DamageError
         The file is absent or no whole Parquet file.
     """
     try:
         return pq.ParquetFile(path).read(columns=columns and list(columns)).to_pandas()
     except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: cannot be read ({error}); delete it and run again") from error
+        # pyarrow says OSError of a torn file too, without a number; the machine's faults have one
+        if getattr(error, "errno", None) not in (None, errno.ENOENT):
+            raise
+        raise DamageError(path, f"cannot be read ({error})") from error
 
 
 def provenance(path: Path) -> dict[str, Any]:

@@ -47,9 +47,13 @@ class Workflow:
     """
 
     restore = RESTORE  # a shell function and its call
+    table_names = PLATE_TABLES
 
     def __init__(self, workflow: Any, config: dict):
         self._snakemake = workflow
+        if "--unlock" in sys.argv:  # asks nothing of settings or plates, so that none can forbid it
+            self.plan, self.results, self.settings = None, "results", ""
+            return
         try:
             file = self._file(workflow)
             self.config = settings.read(file)
@@ -62,6 +66,10 @@ class Workflow:
             self._stop(error)
         here = os.path.relpath(self.config.results)
         self.results = here if not here.startswith("..") else str(self.config.results)
+        if set("{}") & set(self.results):
+            self._stop(
+                UserError(f"results: {self.results}: Snakemake reads braces as wildcards; rename")
+            )
         self.settings = os.path.relpath(file)
         if self.plan is not None:
             for note in [*self.plan.notes, *self.plan.refused.values()]:

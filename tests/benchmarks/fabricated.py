@@ -20,7 +20,7 @@ import yaml
 from plateglass import config, jobs
 from plateglass.files import write_atomically
 from plateglass.ledger import Ledger, fingerprint
-from plateglass.plan import PLATE_TABLES, Plan, marker
+from plateglass.plan import PLATE_TABLES, Plan, marker, parts_of
 from plateglass.project import Project
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result
@@ -103,13 +103,16 @@ def _like(project: Project, plan: Plan, plate: str, model: str) -> None:
     for stage in STAGES:
         if (plate, stage) not in plan.keys:
             continue
-        names = [marker(project, p, stage, plan.keys[p, stage]) for p in (model, plate)]
-        names[1].write_text(names[0].read_text().replace(f'"{model}/', f'"{plate}/'))
+        (state / f"ledger/{plate}.{stage}.jsonl").hardlink_to(
+            state / f"ledger/{model}.{stage}.jsonl"
+        )
         if STAGES[stage].wells:
-            (state / f"ledger/{plate}.{stage}.jsonl").hardlink_to(
-                state / f"ledger/{model}.{stage}.jsonl"
-            )
             (state / "parts" / plate / stage).symlink_to(state / "parts/P0001" / stage)
+        names = [marker(project, p, stage, plan.keys[p, stage]) for p in (model, plate)]
+        vouches = json.loads(names[0].read_text().replace(f'"{model}/', f'"{plate}/'))
+        if vouches["parts"]:
+            vouches["parts"] = parts_of(project, stage, plate)
+        names[1].write_text(json.dumps(vouches))
     for folder in (results, state / "tables"):
         (folder / plate).mkdir(parents=True)
         for file in (folder / model).iterdir():

@@ -189,6 +189,14 @@ def a_platemap_names_a_well_that_has_no_image(screen):
     return ends("P2")
 
 
+@row(plain=True, scratch=True)
+def the_order_of_a_platemaps_columns(screen):
+    path = screen.folder / "raw/P2/platemap.csv"
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("\n".join(",".join([x[0], *reversed(x[1:])]) for x in lines) + "\n")
+    return ends("P2")
+
+
 @row()
 def a_plate_without_negative_controls(screen):
     for well in ("A01", "A02", "A03"):

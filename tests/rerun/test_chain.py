@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from changes import WELL_STAGES, ends, put_back, remove_images, set_section, wells
+from changes import WELL_STAGES, ends, put_back, relabel, remove_images, set_section, wells
 
 from screen import WELLS, Screen, assert_same
 
@@ -58,6 +58,13 @@ def test_without_a_training_plate_there_are_classical_profiles_and_a_report_that
     assert "Metadata_Class" not in cells and not list(cells.filter(like="Cells_Embedding_"))
     assert cells["Nuclei_AreaShape_Area"].gt(0).all()
     assert "no network was trained" in (screen.results / "P1/report.html").read_text()
+    assert screen.plan().reasons == {}
+    relabel(screen, "P2", "B01", "negative_control")  # no unit of P1's, and no network to judge
+    assert sorted(screen.run()) == sorted(wells(screen, ["P2"], ["features"]) + ends("P2"))
+    relabel(screen, "P2", "B02", "reference")
+    assert sorted(screen.run()) == ends("P2")
+    screen.settings["train"] = {"classes": []}
+    screen.write()
     assert screen.plan().reasons == {}
 
 
@@ -169,8 +176,6 @@ def test_a_model_of_another_project_gives_what_it_gave_there(screen, finished, t
 
 @pytest.mark.long
 def test_an_evaluation_label_between_two_classes_changes_tables_and_reports_alone(tmp_path):
-    from changes import relabel
-
     labels = ["negative_control", "positive_control", "treatment"]
     screen = Screen(tmp_path)
     set_section(screen, "train", classes=labels)

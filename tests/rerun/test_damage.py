@@ -5,6 +5,9 @@ import shutil
 import pytest
 from changes import WELL_STAGES, set_section, wells
 
+from plateglass import jobs
+from plateglass.errors import DamageError
+from plateglass.stages import SCREEN
 from screen import assert_same
 
 
@@ -80,6 +83,93 @@ def test_a_damaged_shard_is_found_by_verify(screen, damage, labels):
     assert screen.plan().reasons == {}
 
 
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        (".plateglass/parts/P2/ingest/A03.parquet", [("P2", "ingest", "A03")]),
+        (".plateglass/parts/P2/segment/A03.parquet", [("P2", "segment", "A03")]),
+        ("P2/wells.parquet", [("P2", "aggregate", "")]),
+        pytest.param(
+            "screen/model/model.safetensors", [(SCREEN, "train", "")], marks=pytest.mark.long
+        ),
+    ],
+)
+def test_one_bit_of_a_part_a_table_or_the_networks_is_found_by_verify(screen, path, wanted):
+    path = screen.results / path
+    whole = path.read_bytes()
+    at = len(whole) // 3
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    assert screen.plan().reasons == {}
+    set_section(screen, "run", verify="full")
+    assert sorted(screen.run()) == sorted(wanted)
+    assert path.read_bytes() == whole
+    assert screen.plan().reasons == {}
+
+
+@pytest.mark.parametrize(
+    "file", ["screen/model/model.safetensors", "screen/model/donors.safetensors"]
+)
+def test_a_model_cut_short_is_trained_again(screen, finished, file):
+    path = screen.results / file
+    path.write_bytes(path.read_bytes()[:100])
+    assert screen.run() == [(SCREEN, "train", "")]
+    assert_same(screen, finished)
+
+
+def test_damage_met_by_a_job_fails_it_judges_no_well_and_is_mended_by_the_next_run(
+    screen, tmp_path
+):
+    path = shard(screen, "A03")
+    whole = path.read_bytes()
+    path.unlink()
+    set_section(screen, "segment", cells={"channel": "Actin", "grow_um": 4})
+    with pytest.raises(
+        DamageError, match=r"P2/plate\.zarr/A/3/0/.*pixels are missing; give the same"
+    ):
+        screen.run(until="segment")
+    assert jobs.quarantined(screen.project()) == []
+    ran = screen.run(until="segment")
+    assert [w for w in ran if w[1] == "ingest"] == [("P2", "ingest", "A03")]
+    assert ("P2", "segment", "A03") in ran
+    assert path.read_bytes() == whole
+    screen.run()
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+def test_labels_lost_by_an_ingest_that_was_taken_back_are_made_again(screen, finished):
+    before = screen.settings["ingest"]
+    set_section(screen, "ingest", pixel_size_um=0.7)
+    screen.run(until="ingest")  # writes all fields anew, without labels
+    screen.settings["ingest"] = before
+    screen.write()
+    both = wells(screen, ["P1", "P2"], ["ingest", "segment"])
+    assert sorted(screen.run()) == sorted(both)
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)
+
+
+def test_labels_lost_with_a_store_whose_repair_was_killed_are_made_again(
+    screen, finished, monkeypatch
+):
+    shutil.rmtree(screen.results / "P2/plate.zarr")
+    record = jobs._record
+
+    def die(job, ledger, parts, result):
+        record(job, ledger, parts, result)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs, "_record", die)
+    with pytest.raises(KeyboardInterrupt):
+        screen.run()
+    monkeypatch.undo()
+    left = [w for w in screen.specs["P2"].wells if w != "A01"]
+    wanted = wells(screen, ["P2"], ["ingest"], left) + wells(screen, ["P2"], ["segment"])
+    assert sorted(screen.run()) == sorted(wanted)
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)
+
+
 @pytest.mark.parametrize("lost", ["all markers", "all ledgers of a plate"])
 def test_the_engines_own_files_lost(screen, finished, lost):
     if lost == "all markers":
@@ -88,7 +178,6 @@ def test_the_engines_own_files_lost(screen, finished, lost):
     else:  # what was made from what is not known any more: the plate is done again
         for path in (screen.results / ".plateglass/ledger").glob("P2.*"):
             path.unlink()
-        shutil.rmtree(screen.results / ".plateglass/done")
         wanted = wells(screen, ["P2"], WELL_STAGES)
         wanted += [("P2", "aggregate", ""), ("P2", "report", "")]
     assert sorted(screen.run()) == sorted(wanted)

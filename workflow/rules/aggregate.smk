@@ -48,10 +48,7 @@ rule tables:
     input:
         ancient(after("aggregate")),
     output:
-        [
-            f"{RESULTS}/{{plate}}/{table}.parquet"
-            for table in ("cells", "sites", "wells", "wells_normalized")
-        ],
+        [f"{RESULTS}/{{plate}}/{table}.parquet" for table in PLATEGLASS.table_names],
     log:
         f"{RESULTS}/.plateglass/logs/{{plate}}.tables.log",
     conda:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from plateglass import store
-from plateglass.errors import DataError
 from plateglass.report import pictures
 from plateglass.report.page import number
 from plateglass.report.subject import Subject
@@ -35,18 +34,15 @@ def build(subject: Subject, quality: int) -> dict[str, Any]:
         sites = sites[sites["Metadata_Quarantine"].isna()]
     if "Count_Cells" not in sites or sites["Count_Cells"].notna().sum() == 0:
         return {"pictures": [], "absent": ["No site of this plate was segmented."]}
-    drawn, absent = [], []
+    drawn = []
     for field in choose(sites, focus_column(subject.config)):
         row = (sites["Metadata_Well"] == field.well) & (sites["Metadata_Site"] == field.site)
         count = int(sites.loc[row, "Count_Cells"].iloc[0])
-        try:
-            drawn.append(draw(job.store, subject.plates[0], field, count, quality))
-        except DataError as error:
-            absent.append(f"{field.title} is left out: {error}")
+        drawn.append(draw(job.store, subject.plates[0], field, count, quality))
     orphans = [c for c in ("Orphan_Nuclei", "Orphan_Cells") if c in sites]
     return {
         "pictures": drawn,
-        "absent": absent,
+        "absent": [],
         "orphans": number(int(sites[orphans].sum().sum())) if orphans else None,
         "legend": [("nuclei", NUCLEI), ("cells", CELLS)],
     }
@@ -88,7 +84,7 @@ def draw(root: Path, plate: str, field: Field, cells: int, quality: int = 84) ->
 
     Raises
     ------
-    DataError
+    DamageError
         Pixels or labels are missing from the store.
     """
     rank = store.sites(root, field.well).index(field.site)

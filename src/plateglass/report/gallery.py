@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from plateglass import crops, store
-from plateglass.errors import DataError
 from plateglass.report import maps, pictures
 from plateglass.report.maps import KEY, NAMES
 from plateglass.report.page import number
@@ -62,16 +61,13 @@ def build(subject: Subject, quality: int) -> dict[str, Any]:
     if "Metadata_GradCAMO" not in cells or cells["Metadata_GradCAMO"].notna().sum() == 0:
         return {**none, "absent": ["No cell of this plate has a Grad-CAMO score."]}
     root = job.plate_dir / "attribution.zarr"
-    try:
-        explained = maps.explained(root, cells)
-        if explained["Metadata_GradCAMO"].notna().sum() == 0:
-            return {**none, "absent": ["attribution.zarr explains no cell of this plate."]}
-        chosen = choose(explained, subject.config.report.gallery)
-        size = int(subject.model["crop"]["px"])
-        reader = functools.partial(maps.read, root)
-        cards, bar = draw(job.store, plate, chosen, reader, size, quality)
-    except DataError as error:
-        return {**none, "absent": [f"The gallery is left out: {error}"]}
+    explained = maps.explained(root, cells)
+    if explained["Metadata_GradCAMO"].notna().sum() == 0:
+        return {**none, "absent": ["attribution.zarr explains no cell of this plate."]}
+    chosen = choose(explained, subject.config.report.gallery)
+    size = int(subject.model["crop"]["px"])
+    reader = functools.partial(maps.read, root)
+    cards, bar = draw(job.store, plate, chosen, reader, size, quality)
     return {
         "cards": cards,
         "absent": [],
@@ -117,7 +113,7 @@ def draw(
 
     Raises
     ------
-    DataError
+    DamageError
         Pixels, labels or maps are missing from the stores.
     """
     cards: dict[Any, dict[str, Any]] = {}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from plateglass import store
-from plateglass.errors import DataError
+from plateglass.errors import DamageError
 from plateglass.store.maps import read_maps
 
 KEY = ["Metadata_Well", "Metadata_Site", "Metadata_Cell"]
@@ -25,11 +25,11 @@ def explained(root: Path, cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def read(root: Path, well: str, site: int, cell: int) -> dict[str, np.ndarray]:
-    """Maps (y, x) of a cell by name: ``gradcam`` and ``pcim``. DataError where there are none."""
+    """Maps (y, x) of a cell by name: ``gradcam`` and ``pcim``. DamageError where there are none."""
     sites, cells = _who(root, well)
     at = np.flatnonzero((sites == site) & (cells == cell))
     if len(at) == 0:
-        raise DataError(f"{root}: no map of well {well}, site {site}, cell {cell}; run again")
+        raise DamageError(root, f"no map of well {well}, site {site}, cell {cell}")
     return {name: read_maps(root, well, name, int(at[0])).astype(np.float32) for name in NAMES}
 
 

@@ -45,7 +45,7 @@ def _sections(page: Page, subject: Subject) -> dict[str, Any]:
     if subject.model is not None:
         plate, model_dir = subject.plates[0], subject.job.model_dir
         columns: list[audit.Column] = [(f"Plate {plate}", subject.cells[plate])]
-        if plate not in subject.project.training_plates():
+        if not subject.trained(plate):
             columns.append(("Training wells (out of fold)", None))
         found["channels"] = audit.channels(page, model_dir, len(subject.classes))
         found["controls"] = audit.controls(columns, subject)
@@ -82,7 +82,7 @@ def _lede(subject: Subject) -> str:
     text = f"{len(subject.wells):,} wells, {len(subject.sites):,} fields, channels {channels}. "
     if subject.model is None:
         return text
-    if subject.plates[0] in subject.project.training_plates():
+    if subject.trained(subject.plates[0]):
         return f"{text}Its control wells trained the model; their values are out-of-fold."
     return f"{text}The model was never trained on this plate."
 

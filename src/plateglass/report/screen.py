@@ -86,7 +86,7 @@ def _overview(subject: Subject, figures: Figures) -> dict[str, Any]:
     rows = []
     for plate in subject.plates:
         own = wells[wells["plate"] == plate]
-        used = "trained on" if plate in project.training_plates() else "applied"
+        used = "trained on" if subject.trained(plate) else "applied"
         row: list[Any] = [
             {"href": f"../{plate}/report.html", "text": plate},
             used if subject.model is not None else "none",
@@ -109,8 +109,7 @@ def _overview(subject: Subject, figures: Figures) -> dict[str, Any]:
 
 def _columns(subject: Subject) -> list[audit.Column]:
     """The controls' table: what train found, and all plates that it never saw together."""
-    trained = subject.project.training_plates()
-    others = [cells for plate, cells in subject.cells.items() if plate not in trained]
+    others = [cells for plate, cells in subject.cells.items() if not subject.trained(plate)]
     columns: list[audit.Column] = [("Training wells (out of fold)", None)]
     if others:
         columns.append(("Plates never trained on", pd.concat(others, ignore_index=True)))
@@ -123,8 +122,7 @@ def _short(subject: Subject, figures: Figures, sections: dict[str, Any]) -> list
     told = [(plate, own) for plate, own in figures.items() if own]
     for plate, own in told[:TOLD]:
         said = [f"{name} {number(f.value)} ({response.span(f)})" for name, f in own.items()]
-        trained = plate in subject.project.training_plates()
-        kind = "trained on, out of fold" if trained else "never trained on"
+        kind = "trained on, out of fold" if subject.trained(plate) else "never trained on"
         lines.append(head.line(f"{plate} ({kind}): {'; '.join(said)}."))
     if len(told) > TOLD:
         lines.append(head.line(f"The other {_plural(len(told) - TOLD, 'plate')} stand below."))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from plateglass.config import Config
-from plateglass.errors import DataError
+from plateglass.errors import DamageError
 from plateglass.measure import assay
 from plateglass.project import Project
 from plateglass.report.charts import Colours
@@ -38,7 +38,7 @@ class Subject:
 
     @classmethod
     def read(cls, job: Job, plates: list[str]) -> "Subject":
-        """Read the tables of ``plates``; DataError where one is missing."""
+        """Read the tables of ``plates``; DamageError where one is missing."""
         project = Project.read(job.config)
         found: dict[str, list[pd.DataFrame]] = {"wells": [], "sites": []}
         model = None
@@ -52,7 +52,7 @@ class Subject:
                     folder / f"{name}.parquet", "Metadata_*", "Count_*", "Focus_*", "Orphan_*"
                 )
                 if table is None:
-                    raise DataError(f"plate {plate}: {name}.parquet is missing; run again")
+                    raise DamageError(folder / f"{name}.parquet", "is missing")
                 pieces.append(table)
             cells[plate] = _cells(folder / "cells.parquet", job, model)
         sites = pd.concat(found["sites"], ignore_index=True)
@@ -67,6 +67,10 @@ class Subject:
     def why(self) -> str | None:
         """Why there is no model; None where there is one."""
         return None if self.model is not None else self.project.why_no_model()
+
+    def trained(self, plate: str) -> bool:
+        """Whether the model's networks learnt from wells of this plate, in this project or before."""
+        return self.model is not None and plate in self.model["folds"]
 
     @property
     def negative(self) -> str:

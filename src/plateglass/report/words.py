@@ -75,7 +75,7 @@ def _network(config: Config, model: dict[str, Any], cite: _Citations) -> str:
         f"seed{'' if seeds == 1 else 's'}. "
     )
     if train.model is not None:
-        return f"{text}The model had been trained before, on other plates (key {model['key']})."
+        return f"{text}The model had been trained before (key {model['key']})."
     how = train.surroundings.how
     if how != "keep":
         done = "blanked" if how == "drop" else "exchanged with those of another cell"

@@ -6,6 +6,7 @@ plate's format (see `_usual`) only decides what is refused.
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ def one_well(job: Job, well: str, usual: tiff.Format) -> Result:
     counts = {"planes_read": reader.planes, "files_read": reader.files, "fields_written": written}
     if not kept:
         store.remove_well(job.store, well)
-        return Result(well, quarantine=_reason(reasons), counts=counts)
+        return Result(well, quarantine=_reason(reasons), left_out=reasons, counts=counts)
     store.write_well(job.store, well, kept)
     content = hashlib.blake2b(repr(kept).encode(), digest_size=12).hexdigest()
     return Result(well, content=content, left_out=reasons, counts=counts, stored=_stored(job, well))
@@ -254,16 +255,16 @@ def _gone(path: Path) -> str:
 
 
 def _stored(job: Job, well: str) -> dict[str, tuple[int, str]]:
-    """What the engine notes of the well's files: bytes and digest.
+    """What the engine notes of the well's files and its rows: bytes and digest.
 
     No digest of an image group's own zarr.json: `finish` rewrites it, in the same number of bytes.
     """
     free = {f for f, size in store.sizes(job.store, well).items() if size == 0}
     return {
-        path.relative_to(job.plate_dir).as_posix(): (path.stat().st_size, "")
-        if path.relative_to(job.store).as_posix() in free
+        os.path.relpath(path, job.plate_dir): (path.stat().st_size, "")
+        if path.is_relative_to(job.store) and path.relative_to(job.store).as_posix() in free
         else digest(path)
-        for path in store.files_of(job.store, well)
+        for path in [*store.files_of(job.store, well), job.part("ingest", well)]
     }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from plateglass.errors import DataError
+from plateglass.errors import DamageError
 
 SMALLEST = 256  # the pyramid ends at the first level whose sides are not above this
 TILE = 512
@@ -77,7 +77,7 @@ def write(path: Path, array: np.ndarray, axes: str) -> None:
 
 
 def read(path: Path, part: tuple = ()) -> np.ndarray:
-    """Read an array or a part of it. DataError where it or its shard is missing or damaged."""
+    """Read an array or a part of it. DamageError where it or its shard is missing or damaged."""
     # zarr takes a missing shard for an empty one and would give zeros.
     try:
         array = zarr.open_array(path, mode="r")
@@ -85,11 +85,9 @@ def read(path: Path, part: tuple = ()) -> np.ndarray:
             raise FileNotFoundError
         return np.asarray(array[part or ...])
     except FileNotFoundError:
-        raise DataError(f"{path}: pixels are missing; run again, the well is made anew") from None
+        raise DamageError(path, "pixels are missing") from None
     except (ValueError, RuntimeError, KeyError) as error:
-        raise DataError(
-            f"{path}: pixels are damaged ({error}); delete them and run again"
-        ) from error
+        raise DamageError(path, f"pixels are damaged ({error})") from error
 
 
 def shape(path: Path) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import struct
 from math import prod
 from pathlib import Path
 
-from plateglass.errors import DataError
+from plateglass.errors import DamageError
 from plateglass.store.places import attributes, row_number, wells
 
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -176,7 +176,7 @@ def _ome(folder: Path, root: Path, problems: list[str]) -> dict | None:
     """`ome` of a group with its version, or None and a problem."""
     try:
         found = attributes(folder)
-    except DataError:
+    except DamageError:
         problems.append(f"{_name(folder, root)}: zarr.json is missing or torn")
         return None
     for key in ("omero", "multiscales", "plate", "well", "labels", "image-label"):

@@ -143,7 +143,7 @@ def set_display(
 def read_field(
     root: Path, well: str, field: int, level: int = 0, channel: int | None = None
 ) -> "np.ndarray":
-    """A field (c, z, y, x), or one channel of it by its number (z, y, x). DataError if damaged."""
+    """A field (c, z, y, x), or one channel of it by its number (z, y, x). DamageError if damaged."""
     from plateglass.store import arrays
 
     part = () if channel is None else (channel,)
@@ -176,7 +176,7 @@ def write_labels(root: Path, well: str, field: int, name: str, labels: "np.ndarr
 
 
 def read_labels(root: Path, well: str, field: int, name: str, level: int = 0) -> "np.ndarray":
-    """A label image, int32 (z, y, x). DataError if it is missing or damaged."""
+    """A label image, int32 (z, y, x). DamageError if it is missing or damaged."""
     from plateglass.store import arrays
 
     return arrays.read(label_dir(Path(root), well, field, name) / str(level))

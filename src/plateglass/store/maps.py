@@ -39,6 +39,6 @@ def write_maps(root: Path, well: str, found: dict[str, np.ndarray], note: dict) 
 def read_maps(root: Path, well: str, name: str, at: int | None = None) -> np.ndarray:
     """An array of a well: `site`, `cell`, … (n,), or maps (n, y, x), or the map of cell `at` (y, x).
 
-    DataError where it is missing or damaged.
+    DamageError where it is missing or damaged.
     """
     return arrays.read(well_dir(root, well) / name, () if at is None else (at,))

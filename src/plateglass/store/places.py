@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from plateglass.errors import DataError
+from plateglass.errors import DamageError
 
 _WELL = re.compile(r"([A-Z]{1,2})0*([1-9][0-9]?)")
 
@@ -36,17 +36,13 @@ def label_dir(root: Path, well: str, field: int, name: str) -> Path:
 
 
 def attributes(group: Path) -> dict:
-    """The attributes of a group; DataError where its zarr.json is missing or torn."""
+    """The attributes of a group; DamageError where its zarr.json is missing or torn."""
     try:
         return json.loads((group / "zarr.json").read_text())["attributes"]
     except FileNotFoundError:
-        raise DataError(
-            f"{group}: zarr.json is missing; run the workflow again, it writes what is lost"
-        ) from None
+        raise DamageError(group / "zarr.json", "is missing") from None
     except (ValueError, KeyError) as error:
-        raise DataError(
-            f"{group}/zarr.json cannot be read ({error}); delete the well's folder and run again"
-        ) from error
+        raise DamageError(group / "zarr.json", f"cannot be read ({error})") from error
 
 
 def row_number(row: str) -> int:
@@ -84,7 +80,7 @@ def content(root: Path, well: str, field: int) -> str | None:
     """Key of the pixels that a field was written from; None where there is no whole field."""
     try:
         return attributes(field_dir(root, well, field))["plateglass"]["content"]
-    except (DataError, KeyError):
+    except (DamageError, KeyError):
         return None
 
 
