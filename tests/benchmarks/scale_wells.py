@@ -1,7 +1,10 @@
 """Work by the well: constant from 12 to 384 wells, spread over two workers, and done once.
 
     python tests/benchmarks/scale_wells.py --folder DIR constant --wells 12 96 384 --rounds 3
-    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 16 --size 1080 --channels 5
+    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 192 --size 1080 --channels 5 \\
+        --steps ingest
+    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 48 --size 1080 --channels 5 \\
+        --steps segment
     python tests/benchmarks/scale_wells.py --folder DIR changed --wells 384
 
 `constant` prints reads, writes, CPU ms a well and peak memory of ingest and of the mask step (segment
@@ -150,7 +153,9 @@ def steps(
     folder = args.folder / name
     shutil.rmtree(folder, ignore_errors=True)
     write_screen(folder, plates, args.size, args.channels)
-    for stage in STEPS:
+    for stage in args.steps:
+        if stage != "ingest" and "ingest" not in args.steps:
+            child(folder, "ingest", ",".join(plates), 2)
         yield stage, child(folder, stage, ",".join(plates), threads)
     shutil.rmtree(folder)
 
@@ -168,7 +173,7 @@ def constant(args: argparse.Namespace) -> None:
         "| step | wells | reads a well | writes a well | CPU ms a well | of the first | peak MB |"
     )
     print("|---|---|---|---|---|---|---|")
-    for stage in STEPS:
+    for stage in args.steps:
         first = None
         for count in args.wells:
             found = {k: statistics.median(v) for k, v in figures[stage, count].items()}
@@ -193,7 +198,7 @@ def workers(args: argparse.Namespace) -> None:
         "| step | wall of one, s | of two | ratio | CPU of one, s | busiest of two | ratio | load |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for stage in STEPS:
+    for stage in args.steps:
         one, two = ({k: statistics.median(v) for k, v in figures[stage, n].items()} for n in (1, 2))
         print(
             f"| {stage} | {one['wall']:.1f} | {two['wall']:.1f} | {one['wall'] / two['wall']:.2f} | "
@@ -203,16 +208,22 @@ def workers(args: argparse.Namespace) -> None:
 
 
 def changed(args: argparse.Namespace) -> None:
-    """All jobs of a plate; again after one well changed; and of a plate of one well."""
+    """All jobs of a plate; again after one well changed, in each round; and of a plate of one well."""
     count = args.wells[0]
     folder = args.folder / "changed"
     shutil.rmtree(folder, ignore_errors=True)
     settings = write_screen(folder, {"P": count, "One": 1}, args.size, args.channels)
-    full, alone = run_jobs(settings, "P"), run_jobs(settings, "One")
-    for channel in range(1, args.channels + 1):
-        image = field(args.size, 100 + channel)
-        tifffile.imwrite(folder / "raw/P" / f"A02_s1_w{channel}.tif", image)
-    again = run_jobs(settings, "P")
+    full = run_jobs(settings, "P")
+    run_jobs(settings, "One")
+    figures = {plate: defaultdict(list) for plate in ("P", "One")}
+    for turn in range(args.rounds):
+        for plate, spent in figures.items():
+            for channel in range(1, args.channels + 1):
+                image = field(args.size, 100 * (turn + 1) + channel)
+                tifffile.imwrite(folder / "raw" / plate / f"A01_s1_w{channel}.tif", image)
+            for stage, cpu in run_jobs(settings, plate).items():
+                spent[stage].append(cpu)
+    again, alone = ({s: statistics.median(v) for s, v in f.items()} for f in figures.values())
     print(f"CPU seconds of each job, {count} wells; load {os.getloadavg()[0]:.1f}")
     print("| job | full run | a well of it, ms | plate of one well | one well changed |")
     print("|---|---|---|---|---|")
@@ -255,6 +266,7 @@ def main() -> None:
         one.add_argument("--size", type=int, default=96)
         one.add_argument("--channels", type=int, default=2)
         one.add_argument("--rounds", type=int, default=3)
+        one.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
         one.set_defaults(run=function)
     job = what.add_parser("_job")
     job.add_argument("stage")
