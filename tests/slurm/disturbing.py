@@ -59,7 +59,7 @@ def disturb(folder: Path) -> tuple[Plates, subprocess.Popen]:
     (screen.results / "broken").write_text("a file where a folder should be")
     before = last_id()
     running = start(screen, profile(folder / "profile"), "--until", "ingest")
-    _hold(screen, ["cancelled", "late"], running)
+    hold(screen, ["cancelled", "late"], running)
     jobs = {job.plate: job.id for job in submitted(before)}
     screen.ids = set(jobs.values())
     for command in (
@@ -70,18 +70,21 @@ def disturb(folder: Path) -> tuple[Plates, subprocess.Popen]:
     return screen, running
 
 
-def _hold(screen: Screen, plates: list[str], running: subprocess.Popen) -> None:
-    """Stop the plates' jobs in their tracks, each once some of its wells are done."""
+def hold(screen: Screen, plates: list[str], running: subprocess.Popen) -> list[int]:
+    """Stop the plates' jobs in their tracks, each once some of its wells are done; their processes."""
+    held = []
     ledgers = {p: screen.results / f".plateglass/ledger/{p}.ingest.jsonl" for p in plates}
     end = time.monotonic() + STARTED_WITHIN
     while ledgers:
         for plate, ledger in list(ledgers.items()):
             if ledger.exists() and ledger.read_bytes().count(b"\n") >= STOP_AFTER:
-                os.kill(_process(screen, plate), signal.SIGSTOP)
+                held.append(_process(screen, plate))
+                os.kill(held[-1], signal.SIGSTOP)
                 del ledgers[plate]
         still = running.poll() is None and time.monotonic() < end
         assert still, (screen.folder / "terminal.txt").read_text()
         time.sleep(0.01)
+    return held
 
 
 def _process(screen: Screen, plate: str) -> int:

@@ -22,6 +22,7 @@ from plateglass.models.backbone import Network
 from plateglass.models.controls import Donors
 
 FORMAT = 1
+FINAL = "seed0.final"  # the network of which all wells get their embedding
 
 
 @dataclass
@@ -43,6 +44,11 @@ class Model:
     def fold(self, plate: str, well: str) -> int | None:
         """The fold that left this training well out; None for a well that no network learnt from."""
         return self.info["folds"].get(plate, {}).get(well)
+
+
+def judge_of(fold: int | None) -> str:
+    """Name of the network that judges a well: the one whose training left its fold out."""
+    return FINAL if fold is None else f"seed0.fold{fold}"
 
 
 def rebuild(info: dict[str, Any]) -> Network:

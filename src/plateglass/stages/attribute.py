@@ -20,13 +20,11 @@ from plateglass.explain.gradcam import upsample
 from plateglass.explain.pcim import RECIPES, pcim
 from plateglass.models import device
 from plateglass.models.batches import Batches
-from plateglass.models.recipe import Model, load_model
+from plateglass.models.recipe import Model, judge_of, load_model
 from plateglass.project import Project
 from plateglass.store.maps import write_maps
 from plateglass.units import Units, plate_units
 from plateglass.wells import Job, Result, each
-
-FINAL = "seed0.final"
 
 
 @dataclass
@@ -53,7 +51,7 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
         raise UserError(f"attribute.recipe is {recipe!r}; write one of {', '.join(RECIPES)}")
     chosen = device.choose(job.config.run.device)
     model = load_model(job.model_dir, lambda name: name.startswith("seed0.")).to(chosen)
-    networks = {well: _network(model, job.plate, well) for well in wells}
+    networks = {well: judge_of(model.fold(job.plate, well)) for well in wells}
     by_network = sorted(wells, key=lambda well: (networks[well], well))
     drawn = each(
         job,
@@ -67,12 +65,6 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
     version = Project.read(job.config).provenance()
     for well, maps in _gathered(job, model, drawn):
         yield well if maps is None else _write(job, well, maps, version)
-
-
-def _network(model: Model, plate: str, well: str) -> str:
-    """Training wells are explained by the network of the fold that left them out."""
-    fold = model.fold(plate, well)
-    return FINAL if fold is None else f"seed0.fold{fold}"
 
 
 def draw(plate: str, well: str, rows: pd.DataFrame, count: int | str) -> pd.DataFrame:

@@ -18,12 +18,10 @@ from plateglass.measure import classical
 from plateglass.models import device
 from plateglass.models.batches import Batches
 from plateglass.models.controls import Draws, Views
-from plateglass.models.recipe import Model, load_model
+from plateglass.models.recipe import FINAL, Model, judge_of, load_model
 from plateglass.project import Project
 from plateglass.units import Units, plate_units
 from plateglass.wells import Job, Result, each
-
-FINAL = "seed0.final"  # the network of which all wells get their embedding
 
 
 @dataclass
@@ -104,7 +102,7 @@ class Look:
 
     def __init__(self, model: Model, views: Views, fold: int | None, classed: bool):
         self.model, self.views, self.fold, self.classed = model, views, fold, classed
-        self.name = FINAL if fold is None else f"seed0.fold{fold}"
+        self.name = judge_of(fold)
         self.controls: list[str] = []
         self.passes = 0
 
