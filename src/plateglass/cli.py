@@ -31,7 +31,7 @@ _KILLED = (
 # not depend on the number of cores and workers do not fight over them. The others tell glibc in workers
 # to keep what was freed for the next batch or field: Dask sets the second so low that each array is
 # fetched from the kernel and given back: a fifth of a run's CPU time was the system's, now a twentieth.
-_OF_WORKERS = {
+OF_WORKERS = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -138,7 +138,7 @@ def _project(config: Path):
 
 
 def _job(args: argparse.Namespace) -> None:
-    for name, value in _OF_WORKERS.items():
+    for name, value in OF_WORKERS.items():
         os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, _stop)
     from plateglass import jobs

@@ -70,8 +70,13 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     DamageError
         The file is absent or no whole Parquet file.
     """
+    return arrow(path, columns).to_pandas()
+
+
+def arrow(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """What `read` reads, as Arrow has it: many small tables are put together so, not as frames."""
     try:
-        return pq.ParquetFile(path).read(columns=columns and list(columns)).to_pandas()
+        return pq.ParquetFile(path).read(columns=columns and list(columns))
     except (OSError, pa.ArrowInvalid) as error:
         # pyarrow says OSError of a torn file too, without a number; the machine's faults have one
         if getattr(error, "errno", None) not in (None, errno.ENOENT):

@@ -36,6 +36,7 @@ import yaml
 from fabricated import wells_of
 
 from plateglass import config, jobs
+from plateglass.cli import OF_WORKERS
 from plateglass.plan import Plan
 from plateglass.project import Project
 from plateglass.wells import Job, Result, each
@@ -220,7 +221,8 @@ def changed(args: argparse.Namespace) -> None:
         for plate, spent in figures.items():
             for channel in range(1, args.channels + 1):
                 image = field(args.size, 100 * (turn + 1) + channel)
-                tifffile.imwrite(folder / "raw" / plate / f"A01_s1_w{channel}.tif", image)
+                well = "A02" if plate == "P" else "A01"  # P's A01 is a unit of its plate
+                tifffile.imwrite(folder / "raw" / plate / f"{well}_s1_w{channel}.tif", image)
             for stage, cpu in run_jobs(settings, plate).items():
                 spent[stage].append(cpu)
     again, alone = ({s: statistics.median(v) for s, v in f.items()} for f in figures.values())
@@ -275,6 +277,8 @@ def main() -> None:
     args = arguments.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.what == "_job":
+        for name, value in OF_WORKERS.items():  # as the command line does, for its workers
+            os.environ.setdefault(name, value)
         for plate in args.plates.split(","):
             found = spent(args.folder / "config.yaml", args.stage, plate, args.threads)
         print(json.dumps(found))

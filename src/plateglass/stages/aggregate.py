@@ -6,7 +6,6 @@ cells.
 
 import warnings
 from collections.abc import Iterator
-from functools import reduce
 
 import pandas as pd
 import pyarrow as pa
@@ -37,13 +36,16 @@ def run_plate(job: Job) -> None:
 
     def cells() -> Iterator[pd.DataFrame]:
         """Some wells at a time: columns by the hundred make every frame cost, however short."""
-        waiting: list[pd.DataFrame] = []
+        waiting: list[str] = []
+        rows = 0
         for done, well in enumerate(wells, 1):
-            waiting.append(_cells(job, well, platemap, left))
-            if done == len(wells) or sum(map(len, waiting)) >= TOGETHER:
-                profiles.append(of_wells(together := pd.concat(waiting, ignore_index=True)))
+            waiting.append(well)
+            rows += pq.read_metadata(job.part("features", well)).num_rows
+            if done == len(wells) or rows >= TOGETHER:
+                together = _cells(job, waiting, platemap, left)
+                profiles.append(of_wells(together))
                 yield together
-                waiting = []
+                waiting, rows = [], 0
             job.progress(done, len(wells))
 
     tables.write(job.plate_dir / "cells.parquet", cells(), provenance, schema)
@@ -115,22 +117,33 @@ def _schema(
     return tables.only(schema, ordered(schema.names, list(platemap.columns)))
 
 
-def _cells(job: Job, well: str, platemap: pd.DataFrame, left: dict[str, set[str]]) -> pd.DataFrame:
-    """One well's cells: the parts of its stages side by side, by site and number."""
-    parts: list[pd.DataFrame] = []
-    seen: set[str] = set()
-    for stage in (stage for stage, done in left.items() if well in done):
-        part = tables.read(job.part(stage, well))
-        part = part[[c for c in part.columns if c in CELL or c not in seen]]
-        seen |= set(part.columns)
-        parts.append(part)
-    frame = reduce(lambda left, right: left.merge(right, "left", CELL, validate="1:1"), parts)
-    frame = frame.sort_values(CELL, ignore_index=True)
-    known = {"Metadata_Plate": job.plate, "Metadata_Well": well}
-    if well in platemap.index:
-        known |= platemap.loc[well].to_dict()
-    frame = frame.drop(columns=[c for c in known if c in frame])
-    return pd.concat([pd.DataFrame(known, index=frame.index), frame], axis=1)
+def _cells(
+    job: Job, wells: list[str], platemap: pd.DataFrame, left: dict[str, set[str]]
+) -> pd.DataFrame:
+    """Some wells' cells: the parts of their stages side by side, by well, site and number."""
+    key = ["Metadata_Well", *CELL]
+    taken = {"Metadata_Plate", "Metadata_Well", *platemap.columns}
+    parts: dict[str, pd.DataFrame] = {}
+    for stage, done in left.items():
+        pieces = []
+        for well in (well for well in wells if well in done):
+            part = tables.arrow(job.part(stage, well))
+            part = part.select([c for c in part.column_names if c in CELL or c not in taken])
+            pieces.append(
+                part.append_column("Metadata_Well", pa.array([well] * len(part), pa.string()))
+            )
+        if pieces:
+            parts[stage] = pa.concat_tables(pieces, promote_options="permissive").to_pandas()
+            taken |= set(parts[stage].columns)
+    frame = parts["features"][key]  # which all of these wells have
+    for part in parts.values():
+        frame = frame.merge(part, "left", key, validate="1:1")
+    order = frame["Metadata_Well"].map({well: at for at, well in enumerate(wells)})
+    frame = frame.assign(_order=order).sort_values(["_order", *CELL], ignore_index=True)
+    known = platemap.reindex(frame["Metadata_Well"]).reset_index(drop=True)
+    known.insert(0, "Metadata_Plate", job.plate)
+    known.insert(1, "Metadata_Well", frame["Metadata_Well"])
+    return pd.concat([known, frame.drop(columns=["Metadata_Well", "_order"])], axis=1)
 
 
 def _wells(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from plateglass import __version__, store, tables
 from plateglass.errors import DataError, SetupError
@@ -96,7 +97,9 @@ def finish(job: Job) -> None:
     wells = store.wells(job.store)
     channels = list(job.config.channel_names)
     if wells:
-        parts = pd.concat([tables.read(job.part("ingest", well)) for well in wells])
+        shown = [f"{name}_{channel}" for channel in channels for name in ("P01", "P999")]
+        parts = (tables.arrow(job.part("ingest", well), shown) for well in wells)
+        parts = pa.concat_tables(parts).to_pandas()
         windows = {}
         for channel in channels:
             low = float(f"{parts[f'P01_{channel}'].median():.2g}")

@@ -133,11 +133,14 @@ def set_display(
         found = attributes(image)
         channels = found["ome"]["omero"]["channels"]
         usual = metadata.colours_of([channel["label"] for channel in channels])
+        new = False
         for channel in channels:
-            name = channel["label"]
-            channel["window"].update(start=windows[name][0], end=windows[name][1])
-            channel["color"] = (colours or {}).get(name, usual[name])
-        metadata.write_image(image, found)
+            name, window = channel["label"], channel["window"]
+            shown = *windows[name], (colours or {}).get(name, usual[name])
+            new |= (window["start"], window["end"], channel["color"]) != shown
+            window["start"], window["end"], channel["color"] = shown
+        if new:
+            metadata.write_image(image, found)
 
 
 def read_field(
