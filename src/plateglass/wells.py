@@ -140,7 +140,7 @@ def client(job: Job) -> Iterator[Any]:
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # any free port: jobs run side by side
             memory_limit=0,
             silence_logs=40,
             local_directory=str(job.state / "dask"),
