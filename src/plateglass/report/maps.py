@@ -1,6 +1,5 @@
 """Maps of explained cells, from a plate's attribution.zarr."""
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,5 @@ def read(root: Path, well: str, site: int, cell: int) -> dict[str, np.ndarray]:
     return {name: read_maps(root, well, name, int(at[0])).astype(np.float32) for name in NAMES}
 
 
-@functools.lru_cache(maxsize=64)
 def _who(root: Path, well: str) -> tuple[np.ndarray, np.ndarray]:
     return read_maps(root, well, "site"), read_maps(root, well, "cell")
