@@ -59,26 +59,28 @@ def kill_once(screen, kind, after, jitter):
     return hit
 
 
-def kill_and_finish(screen, seed, kinds, most):
-    """A run killed once for each of ``kinds``, then left to finish; returns how often it was hit.
+def kill(screen, kind, draw, most):
+    """Kill a process of a run, and unlock where Snakemake itself died; True if it was hit.
 
-    A kill comes after a random number of steps, below ``most``, and a random time more.
+    The kill comes after a random number of steps, below ``most``, and a random time more.
     """
-    draw = random.Random(seed)
-    hits = 0
-    for kind in kinds:
-        after, jitter = draw.randrange(most), draw.random() ** 2
-        print(f"seed {seed}: {kind} killed after {after} steps and {jitter:.2f} s")
-        hits += kill_once(screen, kind, after, jitter)
-        if kind == "snakemake" and any((screen.folder / ".snakemake/locks").glob("*")):
-            code, said = snakemake(screen, check=False)
-            # its jobs may have lived on and finished all there was to do
-            assert (TO_UNLOCK if code else "Nothing to be done") in said, said
-            snakemake(screen, "--unlock")
+    after, jitter = draw.randrange(most), draw.random() ** 2
+    print(f"{kind} killed after {after} steps and {jitter:.2f} s")
+    hit = kill_once(screen, kind, after, jitter)
+    if kind == "snakemake" and any((screen.folder / ".snakemake/locks").glob("*")):
+        code, said = snakemake(screen, check=False)
+        # its jobs may have lived on and finished all there was to do
+        assert (TO_UNLOCK if code else "Nothing to be done") in said, said
+        snakemake(screen, "--unlock")
+    return hit
+
+
+def finish(screen, finished):
+    """Run what is left; what comes out is as if nobody had killed anything."""
     if screen.plan().reasons:
         assert "results/screen/report.html" in snakemake(screen)
     assert screen.plan().reasons == {}
-    return hits
+    assert_same(screen, finished)
 
 
 def undo(screen, plate, stages):
@@ -91,22 +93,31 @@ def undo(screen, plate, stages):
             marker.unlink()
 
 
-def test_three_kills(screen, finished):
+def seeded():
     seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    return random.Random(seed)
+
+
+def test_three_kills(screen, finished):
+    draw = seeded()
     undo(screen, "P2", ["ingest", "segment"])
     shutil.rmtree(screen.results / "P2/plate.zarr")
-    assert kill_and_finish(screen, seed, ("job", "snakemake", "worker"), most=3) >= 2
-    assert_same(screen, finished)
+    assert sum([kill(screen, kind, draw, 3) for kind in ("job", "snakemake", "worker")]) >= 2
+    finish(screen, finished)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("sequence", range(5))
 def test_fifty_kills(finished, tmp_path, sequence):
-    """Ten kills of a run from nothing; five times."""
-    seed = random.SystemRandom().randrange(10**6)
+    """Ten kills of runs from nothing, which begin anew when all is done; five times."""
+    draw = seeded()
     screen = finished.copy(tmp_path / "screen")
     shutil.rmtree(screen.results)
-    draw = random.Random(seed)
-    kinds = [draw.choice(KINDS) for _ in range(10)]
-    assert kill_and_finish(screen, seed, kinds, most=9) >= 8
-    assert_same(screen, finished)
+    hits = 0
+    while hits < 10:
+        if not screen.plan().reasons:
+            assert_same(screen, finished)
+            shutil.rmtree(screen.results)
+        hits += kill(screen, draw.choice(KINDS), draw, 40)
+    finish(screen, finished)
