@@ -39,40 +39,35 @@ def victims(run, kind):
     return found
 
 
-def kill_once(screen, kind, after, jitter):
-    """Start a run and kill a process of it; True if it was there to be killed. Waits for the run."""
-    start = done_so_far(screen)
+def kill(screen, kinds, draw, most):
+    """Start a run and kill a process of each of ``kinds`` while it lasts; returns how many it hit.
+
+    Each kill comes after a random number of further steps, below ``most``, and a random time more.
+    Where Snakemake itself died, its jobs may live on; the next command says ``--unlock``, and is.
+    """
     with (screen.folder / "said").open("a") as log:
         started = subprocess.Popen(command(screen), stdout=log, stderr=log, env=environment())
-    run = psutil.Process(started.pid)
-    hit = False
-    until = time.monotonic() + 500
-    while not hit and started.poll() is None:
-        assert time.monotonic() < until, "the run hangs"
-        time.sleep(0.02)
-        if done_so_far(screen) - start >= after and (found := victims(run, kind)):
-            time.sleep(jitter)
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found[0].kill()
-                hit = True
-    started.wait(timeout=500)
-    return hit
-
-
-def kill(screen, kind, draw, most):
-    """Kill a process of a run, and unlock where Snakemake itself died; True if it was hit.
-
-    The kill comes after a random number of steps, below ``most``, and a random time more.
-    """
-    after, jitter = draw.randrange(most), draw.random() ** 2
-    print(f"{kind} killed after {after} steps and {jitter:.2f} s")
-    hit = kill_once(screen, kind, after, jitter)
-    if kind == "snakemake" and any((screen.folder / ".snakemake/locks").glob("*")):
+    run, hits = psutil.Process(started.pid), 0
+    until = time.monotonic() + 900
+    for kind in kinds:
+        after, jitter = done_so_far(screen) + draw.randrange(most), draw.random() ** 2
+        while started.poll() is None:
+            assert time.monotonic() < until, "the run hangs"
+            time.sleep(0.02)
+            if done_so_far(screen) >= after and (found := victims(run, kind)):
+                time.sleep(jitter)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found[0].kill()
+                    hits += 1
+                    print(f"{kind} killed at {done_so_far(screen)} steps")
+                break
+    started.wait(timeout=900)
+    if any((screen.folder / ".snakemake/locks").glob("*")):
         code, said = snakemake(screen, check=False)
         # its jobs may have lived on and finished all there was to do
         assert (TO_UNLOCK if code else "Nothing to be done") in said, said
         snakemake(screen, "--unlock")
-    return hit
+    return hits
 
 
 def finish(screen, finished):
@@ -103,7 +98,7 @@ def test_three_kills(screen, finished):
     draw = seeded()
     undo(screen, "P2", ["ingest", "segment"])
     shutil.rmtree(screen.results / "P2/plate.zarr")
-    assert sum([kill(screen, kind, draw, 3) for kind in ("job", "snakemake", "worker")]) >= 2
+    assert sum([kill(screen, [kind], draw, 3) for kind in ("job", "snakemake", "worker")]) >= 2
     finish(screen, finished)
 
 
@@ -119,5 +114,5 @@ def test_fifty_kills(finished, tmp_path, sequence):
         if not screen.plan().reasons:
             assert_same(screen, finished)
             shutil.rmtree(screen.results)
-        hits += kill(screen, draw.choice(KINDS), draw, 40)
+        hits += kill(screen, [draw.choice(KINDS) for _ in range(4)], draw, 30)
     finish(screen, finished)
