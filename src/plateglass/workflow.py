@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plateglass import config as settings
-from plateglass import jobs, lock
+from plateglass import jobs, lock, slurm
 from plateglass.errors import PlateglassError, UserError
 from plateglass.ledger import fingerprint
 from plateglass.plan import PLATE_TABLES, Plan
@@ -95,6 +95,7 @@ class Workflow:
             self._held = lock.take(self.project.state / "lock")
         except PlateglassError as error:
             self._stop(error)
+        slurm.remember_min_job_age()
 
     # ------------------------------------------------------------------ for the rules
     def command(self, stage: str) -> str:

@@ -1,6 +1,7 @@
 """Snakemake on the cluster as a user of ``profiles/slurm`` starts it, and what SLURM says of its jobs."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -42,7 +43,12 @@ def start(screen: Screen, profile: Path, *options: str) -> subprocess.Popen:
     command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(screen.folder)]
     with (screen.folder / "terminal.txt").open("w") as terminal:
         return subprocess.Popen(
-            command, stdout=terminal, stderr=terminal, env={**os.environ, "COLUMNS": "200"}
+            command,
+            stdout=terminal,
+            stderr=terminal,
+            env={**os.environ, "COLUMNS": "200"},
+            # shells let what they start in the background ignore Ctrl-C, and so would this run
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

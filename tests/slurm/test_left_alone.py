@@ -42,8 +42,6 @@ def until(states_of, screen, seconds=120):
 
 
 def test_ctrl_c_cancels_the_jobs_and_keeps_the_wells(screen, tmp_path):
-    for process in screen.held:
-        os.kill(process, signal.SIGCONT)
     screen.running.send_signal(signal.SIGINT)
     code, said = finish(screen.running, screen, 120)
     assert code != 0, said
