@@ -76,7 +76,7 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
 def arrow(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """What `read` reads, as Arrow has it: many small tables are put together so, not as frames."""
     try:
-        return pq.ParquetFile(path).read(columns=columns and list(columns))
+        return pq.ParquetFile(path).read(columns=columns and list(columns), use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         # pyarrow says OSError of a torn file too, without a number; the machine's faults have one
         if getattr(error, "errno", None) not in (None, errno.ENOENT):

@@ -9,12 +9,17 @@ from disturbing import disturb
 
 
 @pytest.fixture(scope="session")
-def slurm():
-    """A running cluster on loopback; everything is stopped and gone afterwards."""
+def may_start():
+    """Skips where no daemons may be installed and started."""
     if os.environ.get("PLATEGLASS_TEST_SLURM") != "1":
         pytest.skip("needs PLATEGLASS_TEST_SLURM=1, which lets it install and start daemons")
     if reason := cluster.missing():
         pytest.skip(f"no SLURM: {reason}")
+
+
+@pytest.fixture(scope="session")
+def slurm(may_start):
+    """A running cluster on loopback; everything is stopped and gone afterwards."""
     with cluster.cluster() as running:
         yield running
     assert not running.folder.exists()
