@@ -401,3 +401,11 @@ def test_import_is_cheap():
     code = "import sys, plateglass.store; print([m for m in ('numpy', 'zarr') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(plate):
+    for left in (plate / "B/3/.new-0-99", plate / "B/3/0/labels/.gone-cells-99"):
+        left.mkdir()
+    store.write_field(plate, "B03", 0, image(5), 0.5, CHANNELS, keep_labels=True)
+    store.write_labels(plate, "B03", 0, "cells", labels())
+    assert not [path.name for path in plate.rglob(".*")]

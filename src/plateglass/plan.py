@@ -120,6 +120,13 @@ class Plan:
                     f"plate {name}: the platemap names {len(absent)} well(s) without images: "
                     f"{_some(absent)}"
                 )
+            if (rows := self.project.maps[name]) and (
+                bare := sorted(found.wells.keys() - rows.keys())
+            ):
+                self.notes.append(
+                    f"plate {name}: {len(bare)} well(s) with images have no row in the platemap: "
+                    f"{_some(bare)}"
+                )
             if found.ignored:
                 self.notes.append(
                     f"plate {name}: images that ingest.pattern does not match are left out, as "

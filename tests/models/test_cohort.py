@@ -1,4 +1,7 @@
 import json
+import multiprocessing
+import signal
+import threading
 
 import pytest
 import torch
@@ -77,6 +80,22 @@ def test_two_processes_give_what_one_gives(few, pool_folder, tmp_path):
     assert same(states(one), states(two))
     assert {n: t.history for n, t in one.items()} == {n: t.history for n, t in two.items()}
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
+def test_ctrl_c_waits_for_no_network(few, pool_folder, tmp_path):
+    settings, tasks = few
+    settings = settings.model_copy(update={"epochs": 10**5})  # hours, were they waited for
+
+    def stop_soon(done, of):
+        threading.Timer(8, signal.raise_signal, [signal.SIGINT]).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        cpu = torch.device("cpu")
+        cohort.train_all(tmp_path / "c", pool_folder, settings, tasks, 2, cpu, stop_soon)
+    for process in multiprocessing.active_children():
+        process.join(20)
+    assert multiprocessing.active_children() == []
+    assert not list((tmp_path / "c").glob("*.json"))
 
 
 def test_a_killed_training_goes_on_where_it_was(few, pool_folder, tmp_path, monkeypatch):

@@ -26,6 +26,10 @@ def frozen(model: nn.Module) -> Iterator[nn.Module]:
 
 def check_batch(x: Tensor) -> None:
     """Refuse what is not a batch ``(N, C, *spatial)`` of floating point crops."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"expected a torch tensor, got {type(x).__name__}; torch.as_tensor(x) is one"
+        )
     if x.ndim < 3 or not x.is_floating_point():
         raise ValueError(
             f"expected float crops of shape (N, C, H, W) or (N, C, D, H, W), got {tuple(x.shape)} "

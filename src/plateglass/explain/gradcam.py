@@ -88,13 +88,14 @@ def upsample(maps: Tensor, size: tuple[int, ...]) -> Tensor:
 def gradcamo_score(maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """``(score, enrichment)``, each ``(N,)``, of non-negative maps and masks ``(N, *spatial)``.
 
+    A pixel of the mask counts where it is not 0, so that a label image of one cell serves.
     Score NaN where the map is empty; enrichment NaN there and where the mask is.
     """
     if maps.shape != mask.shape:
         raise ValueError(f"maps {tuple(maps.shape)} and masks {tuple(mask.shape)} differ in shape")
     # doubles: the sum of 10^5 float32 pixels is only good to 1e-4
     mass = maps.double().flatten(1)
-    inside = mask.to(mass).flatten(1)
+    inside = (mask != 0).to(mass).flatten(1)
     score = (mass * inside).sum(1) / mass.sum(1)  # 0 / 0 is NaN: no map, no score
     return score.to(maps.dtype), (score / inside.mean(1)).to(maps.dtype)
 

@@ -99,8 +99,8 @@ def index(
     if not others:
         shown = f", for example {example}" if example else ""
         raise UserError(
-            f"{where}: ingest.pattern {pattern!r} matches none of {seen} files{shown}; the whole "
-            f"name must match, as {EXAMPLE!r} does A01_s1_w1.tif"
+            f"{where}: ingest.pattern '{pattern}' matches none of {seen} files{shown}; the whole "
+            f"name must match, as '{EXAMPLE}' does A01_s1_w1.tif"
         )
     found.require(where, list(channels.values()), others)
     return found

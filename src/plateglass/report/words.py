@@ -60,7 +60,7 @@ def _images(config: Config, what: str, cite: _Citations) -> str:
         f"Images of {what} were analysed with plateglass {__version__} {cite('plateglass')}, a "
         f"Snakemake workflow {cite('snakemake')}, and are kept as OME-Zarr 0.5 {cite('omezarr')}. "
         f"Nuclei were segmented in {nuclei.channel} with Cellpose {cite(*papers)} and {name}, {grown}. "
-        "Cells whose nucleus touches the edge of a field were kept and marked."
+        "Cells that touch the edge of a field were kept and marked."
     )
 
 
@@ -109,10 +109,10 @@ def _audit(config: Config, cite: _Citations) -> str:
         "enrichment, that share divided by the mask's share of the crop. Background reliance is the "
         f"mean drop of the class's probability over {config.features.reliance_draws} draws of "
         "surroundings from wells of another class. Pixel attributions are pixel-wise channel "
-        f"isolation mixing {cite('pcim')} (plateglass' reading of the abstract, recipe "
-        f"“{attribute.recipe}”) for {some}. Plate quality is Z′ {cite('zprime')} of the well means "
-        "of the margin. Intervals are 95 % bootstrap intervals over wells, stratified by class "
-        "(1,000 draws)."
+        f"isolation mixing {cite('pcim')} (after its abstract; objectives and fills are those of "
+        f"plateglass' recipe “{attribute.recipe}”) for {some}. Plate quality is Z′ "
+        f"{cite('zprime')} of the well means of the margin. Intervals are 95 % bootstrap "
+        "intervals over wells, stratified by class (1,000 draws)."
     )
 
 

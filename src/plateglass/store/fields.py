@@ -204,9 +204,11 @@ def _list_labels(labels: Path) -> None:
 
 
 def _fresh(folder: Path) -> Path:
-    """An empty dotted sibling of `folder` to write to."""
+    """An empty dotted sibling of `folder` to write to; what a killed process left of its own goes."""
+    for kind in ("new", "gone"):
+        for left in folder.parent.glob(f".{kind}-{folder.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
     fresh = folder.with_name(f".new-{folder.name}-{os.getpid()}")
-    shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     return fresh
 
