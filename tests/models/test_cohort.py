@@ -87,7 +87,8 @@ def test_ctrl_c_waits_for_no_network(few, pool_folder, tmp_path):
     settings = settings.model_copy(update={"epochs": 10**5})  # hours, were they waited for
 
     def stop_soon(done, of):
-        threading.Timer(8, signal.raise_signal, [signal.SIGINT]).start()
+        main = threading.main_thread().ident
+        threading.Timer(8, signal.pthread_kill, [main, signal.SIGINT]).start()
 
     with pytest.raises(KeyboardInterrupt):
         cpu = torch.device("cpu")
