@@ -45,9 +45,8 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
     begun.parent.mkdir(parents=True, exist_ok=True)
     begun.touch()
     _unmark(project, plate, stage)
-    if (
-        stage == "ingest"
-    ):  # its new pixels have no labels; segment must look, whatever comes between
+    if stage == "ingest":
+        # its new pixels have no labels: segment must look, whatever comes between
         _unmark(project, plate, "segment")
     job = Job(
         stage=stage,
