@@ -42,17 +42,34 @@ def test_a_dry_run_after_a_change_names_the_wells_and_the_reason(finished, tmp_p
     screen.write()
     before = sorted(screen.results.rglob("*"))
     assert lines(snakemake(screen, "-n")) == [
-        "P1 report: tables or settings changed",
-        "P2 aggregate: wells or the platemap changed",
+        "P1 report: report.gallery changed",
+        "P2 aggregate: wells changed",
         "P2 attribute: 2 wells: ingest: input changed (A03, B01)",
         "P2 features: 2 wells: ingest: input changed (A03, B01)",
         "P2 ingest: 2 wells: input changed (A03, B01)",
-        "P2 report: tables or settings changed",
+        "P2 report: report.gallery changed",
         "P2 segment: 2 wells: ingest: input changed (A03, B01)",
-        "screen aggregate: tables of a plate changed",
-        "screen report: tables or settings changed",
+        "screen aggregate: a plate's tables changed",
+        "screen report: report.gallery changed",
     ]
     assert sorted(screen.results.rglob("*")) == before, "planning wrote something"
+
+
+@pytest.mark.parametrize(
+    ("section", "setting", "said"),
+    [
+        ("segment", {"cells": {"channel": "Marker"}}, "segment.cells.channel changed"),
+        ("aggregate", {"select": ["variance_threshold"]}, "aggregate.select changed"),
+        ("platemap", {"negative": "other"}, "platemap.negative changed"),
+    ],
+)
+def test_a_dry_run_names_the_setting_that_changed(finished, tmp_path, section, setting, said):
+    screen = finished.copy(tmp_path / "screen")
+    screen.settings[section] = {**screen.settings.get(section, {}), **setting}
+    screen.write()
+    stage = "aggregate" if section == "platemap" else section
+    found = [line for line in lines(snakemake(screen, "-n")) if line.startswith(f"P1 {stage}: ")]
+    assert len(found) == 1 and said in found[0], found
 
 
 def test_a_moved_project_without_snakemakes_own_folder_has_nothing_to_do(finished, tmp_path):
@@ -118,6 +135,7 @@ def test_a_deleted_table_comes_back_without_computing(finished):
     table.unlink()
     said = snakemake(finished)
     assert not [stage for stage in STAGES if f" {stage}: " in said], said
+    assert "P1: its tables were deleted; put back, nothing is computed" in said
     assert table.read_bytes() == before
 
 

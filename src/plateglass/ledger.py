@@ -72,16 +72,21 @@ class Ledger(dict[str, dict[str, Any]]):
 
 
 def todo(
-    ledger: Ledger, wants: dict[str, dict[str, Any]], damaged: Iterable[str] = ()
+    ledger: Ledger,
+    wants: dict[str, dict[str, Any]],
+    damaged: Iterable[str] = (),
+    settings: str = "parameters changed",
 ) -> dict[str, str]:
     """Wells to do and why; ``removed`` for wells the ledger knows and nobody wants.
+
+    ``settings`` is the reason of wells that were made with others, for whoever can name them.
 
     The one rule by which a well is stale, used by the plan and by the job.
     """
     names = {
         "in": "input changed",
         "code": "the stage's code changed",
-        "params": "parameters changed",
+        "params": settings,
         "model": "the model changed",
         "units": "plate units changed",
         "controls": "its role changed",

@@ -211,18 +211,21 @@ class Plan:
             )
             retrain = self._ask("train", SCREEN, train_key)
             if retrain:
-                self.reasons[SCREEN, "train"] = {"": "training wells or settings changed"}
+                why = self._settings_changed("train", SCREEN) or "training wells changed"
                 if not (project.model_dir / "model.json").exists():
-                    self.reasons[SCREEN, "train"] = {"": "new"}
+                    why = "new"
+                self.reasons[SCREEN, "train"] = {"": why}
         elif project.has_model:
             train_key = project.model_key()
         last: dict[str, str] = {}
         for plate in project.names:
             last[plate] = self._plate(plate, train_key, retrain)
         tables = fingerprint(last, own("aggregate"))
-        self._ask_whole("aggregate", SCREEN, tables, "tables of a plate changed")
+        remade = any((plate, "aggregate") in self.reasons for plate in project.names)
+        behind = "a plate's tables changed" if remade else "the sheet's plates changed"
+        self._ask_whole("aggregate", SCREEN, tables, behind)
         shown = fingerprint(tables, own("report"), train_key)
-        self._ask_whole("report", SCREEN, shown, "tables or settings changed")
+        self._ask_whole("report", SCREEN, shown, self._behind(SCREEN))
         for plate in self.refused:
             for stage in ("demo", *STAGES):
                 self.keys.pop((plate, stage), None)
@@ -286,15 +289,23 @@ class Plan:
             else:
                 pending = {}
         key = fingerprint(key, own("aggregate"), project.platemap_rows(plate))
-        self._ask_whole("aggregate", plate, key, "wells or the platemap changed")
+        wells_change = any((plate, stage) in self.reasons for stage in project.well_stages())
+        behind = "wells changed" if wells_change else "the platemap changed"
+        self._ask_whole("aggregate", plate, key, behind)
         shown = fingerprint(key, own("report"), train_key)
-        self._ask_whole("report", plate, shown, "tables or settings changed")
+        self._ask_whole("report", plate, shown, self._behind(plate))
         return key
+
+    def _behind(self, plate: str) -> str:
+        """Why a report is stale whose own settings are as they were."""
+        return "tables changed" if (plate, "aggregate") in self.reasons else "the model changed"
 
     def _ask_whole(self, stage: str, plate: str, key: str, reason: str) -> None:
         seen = bool(self._have[plate, stage])
         if self._ask(stage, plate, key):
-            self.reasons[plate, stage] = {"": reason if seen else "new"}
+            known = self._have[plate, stage].get(key) is not None  # this very key, but damaged
+            why = "what was stored is damaged" if known else self._settings_changed(stage, plate)
+            self.reasons[plate, stage] = {"": (why or reason) if seen else "new"}
 
     def _ask(self, stage: str, plate: str, key: str, again: bool = False) -> bool:
         """Note the marker that must exist; True if the job has to run.
@@ -357,13 +368,14 @@ class Plan:
         project, ledger = self.project, self.project.ledger(stage, plate)
         full = project.config.run.verify == "full"
         lost = damaged(ledger, project.config.results / plate, full)
+        named = self._settings_changed(stage, plate) or "parameters changed"
         if stage == "ingest":
-            return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost)
+            return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost, named)
         known = project.wants(stage, plate)
         for well, reason in pending.items():
             if reason != "removed" and well not in known:
                 known[well] = {}
-        reasons = todo(ledger, known, lost)
+        reasons = todo(ledger, known, lost, named)
         for well, reason in pending.items():
             if reason == "removed":
                 reasons[well] = "removed"
@@ -374,6 +386,23 @@ class Plan:
             for well in ledger.keys() | known.keys():
                 reasons.setdefault(well, "the model is trained anew")
         return reasons
+
+    def _settings_changed(self, stage: str, plate: str) -> str:
+        """The settings that are not as the stage's last marker tells; nothing where none is known."""
+        now = _flat(self.project.section(stage))
+        for key, repairs in self._have[plate, stage].items():
+            try:
+                text = marker(self.project, plate, stage, f"{key}.{repairs}").read_text("utf-8")
+                before = _flat(json.loads(text)["settings"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            names = sorted(n for n in now | before if now.get(n) != before.get(n))
+            own = type(
+                getattr(self.project.config, stage)
+            ).model_fields  # others' are written in full
+            said = [f"{stage}.{n}" if n.split(".")[0] in own else n for n in names]
+            return f"{_some(said)} changed" if said else ""
+        return ""
 
     def why(self, plate: str, stage: str) -> str:
         """One phrase for a job's message: how many wells, for which reason."""
@@ -408,6 +437,17 @@ def damaged(ledger: Ledger, plate_dir: Path, full: bool = False) -> set[str]:
                 wells.add(well)
                 break
     return wells
+
+
+def _flat(section: dict[str, Any], before: str = "") -> dict[str, str]:
+    """Name of a setting (``surroundings.p``) → its value as a key."""
+    found: dict[str, str] = {}
+    for name, value in section.items():
+        if isinstance(value, dict) and value:
+            found |= _flat(value, f"{before}{name}.")
+        else:
+            found[f"{before}{name}"] = fingerprint(value)
+    return found
 
 
 def _some(names: list[str], most: int = 6) -> str:

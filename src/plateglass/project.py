@@ -160,23 +160,28 @@ class Project:
     def own(self, stage: str) -> dict[str, Any]:
         """What of code and settings a stage's results depend on: its version and its section."""
         if stage not in self._own:
-            section = getattr(self.config, stage).model_dump(mode="json")
-            if stage == "ingest":
-                section["channels"] = {k: c.match for k, c in self.config.channels.items()}
-            elif stage == "segment":
-                from plateglass.models.nuclei import content_key
-
-                section["nuclei"]["model"] = content_key(self.config.segment.nuclei.model)
-            elif stage == "train":
-                section.pop("model")
-            elif stage == "aggregate":
-                section["platemap"] = self.config.platemap.model_dump()
-            elif stage == "report":
-                section["colors"] = {k: c.color for k, c in self.config.channels.items()}
-                section["positive"] = self.config.positive
-                section["no_model"] = None if self.has_model else self.why_no_model()
-            self._own[stage] = {"code": STAGES[stage].version, "params": fingerprint(section)}
+            params = fingerprint(self.section(stage))
+            self._own[stage] = {"code": STAGES[stage].version, "params": params}
         return self._own[stage]
+
+    def section(self, stage: str) -> dict[str, Any]:
+        """The settings that a stage's results depend on, by their names in the settings' file."""
+        section = getattr(self.config, stage).model_dump(mode="json")
+        if stage == "ingest":
+            section["channels"] = {k: c.match for k, c in self.config.channels.items()}
+        elif stage == "segment":
+            from plateglass.models.nuclei import content_key
+
+            section["nuclei"]["model"] = content_key(self.config.segment.nuclei.model)
+        elif stage == "train":
+            section.pop("model")
+        elif stage == "aggregate":
+            section["platemap"] = self.config.platemap.model_dump()
+        elif stage == "report":
+            section["colors"] = {k: c.color for k, c in self.config.channels.items()}
+            section["positive"] = self.config.positive
+            section["no_model"] = None if self.has_model else self.why_no_model()
+        return section
 
     def ledger_path(self, stage: str, plate: str) -> Path:
         return self.state / "ledger" / f"{plate}.{stage}.jsonl"

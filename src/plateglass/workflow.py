@@ -6,10 +6,13 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from snakemake.exceptions import WorkflowError
 
 from plateglass import config as settings
 from plateglass import jobs, lock, slurm
@@ -38,6 +41,10 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+class Refusal(WorkflowError):
+    """What the user can mend. The logger knows it by its name and shows the message alone."""
+
+
 class Workflow:
     """Stands between Snakemake and the plan.
 
@@ -51,6 +58,7 @@ class Workflow:
 
     def __init__(self, workflow: Any, config: dict):
         self._snakemake = workflow
+        self._began = time.monotonic()
         if "--unlock" in sys.argv:  # asks nothing of settings or plates, so that none can forbid it
             self.plan, self.results, self.settings = None, "results", ""
             return
@@ -171,6 +179,18 @@ class Workflow:
 
         return reason
 
+    def put_back(self, stage: str, plate: str | None = None) -> Callable[..., str]:
+        """Params function: what a thin rule says, where it does more than follow its stage."""
+
+        def said(wildcards: Any, input: Any) -> str:
+            name = plate or wildcards.plate
+            if self.plan is None or (name, stage) in self.plan.reasons:
+                return ""
+            what = "its report was" if stage == "report" else "its tables were"
+            return f"{name}: {what} deleted; put back, nothing is computed"
+
+        return said
+
     def why_refused(self, wildcards: Any, input: Any) -> str:
         return self.plan.refused.get(wildcards.plate, "") if self.plan else ""
 
@@ -206,7 +226,14 @@ class Workflow:
         plates = [p for p in self.project.names if (results / p / "report.html").exists()]
         if not plates or self.plan is None:  # --until an earlier stage, or a job of its own
             return
-        lines = ["", "Done. Where to look:", f"  report   {self.results}/screen/report.html"]
+        from snakemake_logger_plugin_plateglass import duration
+
+        took = duration(time.monotonic() - self._began)
+        lines = [
+            "",
+            f"Done in {took}. Where to look:",
+            f"  report   {self.results}/screen/report.html",
+        ]
         lines += [f"           {self.results}/{plate}/report.html" for plate in plates]
         lines += [
             f"  tables   {self.results}/<plate>/cells.parquet, sites, wells, wells_normalized"
@@ -244,6 +271,4 @@ class Workflow:
 
     @staticmethod
     def _stop(error: PlateglassError) -> None:
-        from snakemake.exceptions import WorkflowError
-
-        raise WorkflowError(str(error)) from None
+        raise Refusal(str(error)) from None

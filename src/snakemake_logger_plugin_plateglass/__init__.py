@@ -31,7 +31,6 @@ HIDDEN = {
     LogEvent.JOB_STARTED,
     LogEvent.SHELLCMD,
     LogEvent.RESOURCES_INFO,
-    LogEvent.RUN_INFO,
     LogEvent.WORKFLOW_STARTED,
     LogEvent.GROUP_INFO,
     LogEvent.DEBUG_DAG,
@@ -62,6 +61,8 @@ class LogHandler(LogHandlerBase):
         )
         self.tasks: dict[str, int] = {}
         self.tenths: dict[str, int] = {}
+        self.first: dict[str, tuple[int, float]] = {}  # wells done, and when, at the first look
+        self.begun = self.jobs = 0
         self.folder: Path | None = None
         self.left: dict[str, str] = {}  # progress files of jobs that were killed in an earlier run
         self.logs: dict[int, tuple[Path, float]] = {}  # job → its log, and how old that was before
@@ -107,6 +108,9 @@ class LogHandler(LogHandlerBase):
         dry = self.common_settings.dryrun
         if event == LogEvent.JOB_INFO:
             self._job(record, dry)
+        elif event == LogEvent.RUN_INFO:
+            counts = record.stats.items()
+            self.jobs = sum(n for rule, n in counts if rule not in {*QUIET_RULES, "total"})
         elif event == LogEvent.JOB_FINISHED:
             self._notes(record.job_id)
         elif event == LogEvent.PROGRESS:
@@ -116,7 +120,7 @@ class LogHandler(LogHandlerBase):
             self._error(record)
         elif event == LogEvent.ERROR:
             self._settle()
-            self._print(record.getMessage(), "red")
+            self._print(_refusal(record) or record.getMessage(), "red")
         elif event not in HIDDEN and event is None and self._worth(record):
             self._print(record.getMessage(), "red" if record.levelno >= 40 else None)
 
@@ -138,9 +142,14 @@ class LogHandler(LogHandlerBase):
             if self.folder is None:
                 self.folder = log.parent.parent / "progress"
                 self.left = self._progress()
+        text = getattr(record, "rule_msg", None)
         if getattr(record, "rule_name", "") in QUIET_RULES:
+            if text:
+                self._print(text)
             return
-        self._print(getattr(record, "rule_msg", None) or record.rule_name)
+        self.begun += 1
+        place = f"[{self.begun} of {self.jobs}] " if self.jobs and not dry else ""
+        self._print(place + (text or record.rule_name))
         if not dry and self.watcher is None:
             self.watcher = threading.Thread(target=self._watch, daemon=True)
             self.watcher.start()
@@ -199,9 +208,9 @@ class LogHandler(LogHandlerBase):
         for name, text in self._progress().items():
             if text != self.left.get(name):
                 with contextlib.suppress(ValueError):
-                    done, total, unit, start = text.split()
-                    now[name] = int(done), int(total), unit, float(start)
-        for name, (done, total, unit, start) in now.items():
+                    done, total, unit, _ = text.split()
+                    now[name] = int(done), int(total), unit
+        for name, (done, total, unit) in now.items():
             title = name.replace(".", " ")
             if terminal:
                 if name not in self.tasks:
@@ -209,14 +218,23 @@ class LogHandler(LogHandlerBase):
                 self.bars.update(self.tasks[name], completed=done, total=total, unit=unit)
             elif total and (tenth := 10 * done // total) != self.tenths.get(name):
                 self.tenths[name] = tenth
-                left = (time.time() - start) / max(done, 1) * (total - done)
-                when = f", about {left:.0f} s left" if 0 < done < total else ""
-                self._print(f"  {title}: {done}/{total} {unit}{when}")
+                self._print(f"  {title}: {done}/{total} {unit}{self._remaining(name, done, total)}")
         for name in self.tasks.keys() - now.keys():
             self.bars.remove_task(self.tasks.pop(name))
         for name in self.tenths.keys() - now.keys():
             self.tenths.pop(name)
+            self.first.pop(name, None)
         return len(now)
+
+    def _remaining(self, name: str, done: int, total: int) -> str:
+        """The time that remains, by the wells since the first: before it, workers started."""
+        if not done:
+            return ""
+        before, when = self.first.setdefault(name, (done, time.time()))
+        if done in (before, total):
+            return ""
+        seconds = (time.time() - when) / (done - before) * (total - done)
+        return f", about {duration(seconds)} left"
 
     def _progress(self) -> dict[str, str]:
         found = {}
@@ -235,6 +253,23 @@ class LogHandler(LogHandlerBase):
         """Snakemake is done."""
         self._settle()
         super().close()
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: ``48 s``, ``5 min 44 s``, ``2 h 5 min``."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _refusal(record) -> str | None:
+    """What plateglass refuses, in its own words: without the Snakefile's line and Python's."""
+    if getattr(record, "exception", None) != "Refusal":
+        return None
+    lines = record.getMessage().splitlines()[1:]
+    return "\n".join(line for line in lines if not line.startswith('  File "'))
 
 
 def _lines(log: Path) -> list[str]:

@@ -56,8 +56,9 @@ rule tables:
     params:
         restore=RESTORE,
         kept=lambda wildcards: f"{RESULTS}/.plateglass/tables/{wildcards.plate}",
+        said=put_back("aggregate"),
     message:
-        "{wildcards.plate}: tables in place"
+        "{params.said}"
     shell:
         "{params.restore} {params.kept:q} {output:q} 2> {log:q}"
 
@@ -74,7 +75,8 @@ rule selected:
     params:
         restore=RESTORE,
         kept=f"{RESULTS}/.plateglass/tables/screen",
+        said=put_back("aggregate", "screen"),
     message:
-        "screen: table in place"
+        "{params.said}"
     shell:
         "{params.restore} {params.kept:q} {output:q} 2> {log:q}"

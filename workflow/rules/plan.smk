@@ -4,11 +4,12 @@ from plateglass.workflow import Workflow
 PLATEGLASS = Workflow(workflow, config)
 RESULTS = PLATEGLASS.results
 RESTORE = PLATEGLASS.restore
-command, after, tables_of, why = (
+command, after, tables_of, why, put_back = (
     PLATEGLASS.command,
     PLATEGLASS.after,
     PLATEGLASS.tables,
     PLATEGLASS.why,
+    PLATEGLASS.put_back,
 )
 
 

@@ -61,8 +61,9 @@ rule plate_report:
     params:
         restore=RESTORE,
         kept=lambda wildcards: f"{RESULTS}/.plateglass/tables/{wildcards.plate}",
+        said=put_back("report"),
     message:
-        "{wildcards.plate}: report in place"
+        "{params.said}"
     shell:
         "{params.restore} {params.kept:q} {output:q} 2> {log:q}"
 
@@ -83,7 +84,8 @@ rule screen_report:
     params:
         restore=RESTORE,
         kept=f"{RESULTS}/.plateglass/tables/screen",
+        said=put_back("report", "screen"),
     message:
-        "screen: report in place"
+        "{params.said}"
     shell:
         "{params.restore} {params.kept:q} {output:q} 2> {log:q}"

@@ -27,6 +27,12 @@ WORDS = {
     "zero": ("none", "position leaks"),
 }
 
+LIMITS = {
+    "high": "Warns below {:.2f}.",
+    "chance": "Warns more than {:.2f} away from chance.",
+    "zero": "Warns beyond ±{:.2f}; the scale is from −1 to 1.",
+}
+
 Column = tuple[str, pd.DataFrame | None]
 """A column of the controls' table: its title and cells, or None for what training itself found."""
 
@@ -245,6 +251,12 @@ def _row(
 ) -> dict[str, Any]:
     control = CONTROLS[key[0]]
     wanted = 0.0 if control.want == "zero" else chance
+    least = -1.0 if control.want == "zero" else 0.0  # a difference may be negative
+
+    def at(value: float) -> float:
+        share = (value - least) / (1.0 - least)
+        return round(RAIL[0] + (RAIL[1] - RAIL[0]) * min(max(share, 0.0), 1.0), 1)
+
     cells: list[dict[str, Any] | None] = []
     for title, found in zip(titles, figures):
         if found is None or not np.isfinite(found[0].value):
@@ -254,22 +266,23 @@ def _row(
         high_wanted = control.want == "high"
         off = value < control.alarm if high_wanted else abs(value - wanted) > control.alarm
         alarm = bool(control.want) and off
-        span = None if low is None or high is None else (_at(low), _at(high))
+        span = None if low is None or high is None else (at(low), at(high))
         cells.append(
             {
                 "value": number(value),
                 "interval": None if span is None else f"{number(low)} to {number(high)}",
-                "at": _at(value),
+                "at": at(value),
                 "span": span,
-                "chance": _at(wanted),
+                "chance": at(wanted),
                 "alarm": alarm,
                 "called": called,
                 "of": title,
                 "verdict": WORDS[control.want][alarm] if control.want else "",
             }
         )
-    return {"name": control.name.format(channel=key[1]), "gloss": control.gloss, "cells": cells}
-
-
-def _at(value: float) -> float:
-    return round(RAIL[0] + (RAIL[1] - RAIL[0]) * min(max(value, 0.0), 1.0), 1)
+    limit = LIMITS[control.want].format(control.alarm) if control.want else ""
+    return {
+        "name": control.name.format(channel=key[1]),
+        "gloss": f"{control.gloss} {limit}".rstrip(),
+        "cells": cells,
+    }

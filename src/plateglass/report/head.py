@@ -41,17 +41,21 @@ def without_model(subject: Subject) -> list[dict[str, Any]]:
     return [line(f"{subject.why} {rest}", warn=True)]
 
 
-def warnings(controls: dict[str, Any], in_quarantine: int) -> list[dict[str, Any]]:
-    """Controls that fail, and that something is in quarantine."""
-    failed = [
+def failed(controls: dict[str, Any]) -> list[str]:
+    """The controls that do not lie where they should."""
+    return [
         f"{row['name']} {cell['value']} ({cell['of']})"
         for row in controls.get("rows", [])
         for cell in row["cells"]
         if cell is not None and cell["alarm"]
     ]
+
+
+def warnings(controls: dict[str, Any], in_quarantine: int) -> list[dict[str, Any]]:
+    """Controls that fail, and that something is in quarantine."""
     found = []
-    if failed:
-        said = f"Controls that fail: {', '.join(failed)}."
+    if bad := failed(controls):
+        said = f"Controls that fail: {', '.join(bad)}."
         found.append(line(f"{said} Read them before you trust the calls.", warn=True))
     if in_quarantine:
         found.append(line("Something is in quarantine: see there what, and why.", warn=True))

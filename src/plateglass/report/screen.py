@@ -56,7 +56,7 @@ def build(job: Job) -> tuple[str, dict[str, str]]:
         provenance=provenance.foot(subject.project),
         **sections,
     )
-    return html, _summary(subject, figures)
+    return html, _summary(subject, figures, sections)
 
 
 def _with_tables(job: Job) -> list[str]:
@@ -129,7 +129,7 @@ def _short(subject: Subject, figures: Figures, sections: dict[str, Any]) -> list
     return lines + head.warnings(sections.get("controls", {}), sections["quarantine"]["count"])
 
 
-def _summary(subject: Subject, figures: Figures) -> dict[str, str]:
+def _summary(subject: Subject, figures: Figures, sections: dict[str, Any]) -> dict[str, str]:
     """What the terminal says at the end of a run."""
     wells = subject.wells
     found = {"wells": number(len(wells))}
@@ -141,6 +141,8 @@ def _summary(subject: Subject, figures: Figures) -> dict[str, str]:
     for column, title in MEANS:
         if column in wells:
             found[title] = number(float(wells[column].mean()))
+    if bad := head.failed(sections.get("controls", {})):
+        found["controls that fail"] = "; ".join(bad)
     return found
 
 

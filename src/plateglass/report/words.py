@@ -14,6 +14,15 @@ NORMALISED = {
     "robustize": "median and interquartile range",
 }
 
+SELECTION = {
+    "drop_na_columns": "missing values",
+    "variance_threshold": "variance",
+    "correlation_threshold": "correlation",
+    "blocklist": "pycytominer's blocklist",
+    "drop_outliers": "outliers",
+    "noise_removal": "noise between replicates",
+}
+
 
 class _Citations:
     """Numbers references in the order in which the text cites them."""
@@ -84,7 +93,7 @@ def _network(config: Config, model: dict[str, Any], cite: _Citations) -> str:
             f"{train.surroundings.p:g}. "
         )
     if train.surroundings.erased and how != "keep":
-        text += "Crops whose cell was erased were shown besides, to be called no class for sure. "
+        text += "Crops whose cell was erased were shown besides, with all classes as their target alike. "
     if train.drop:
         text += (
             f"Channels were dropped at random (p = {train.drop:g}; an addition of plateglass to the "
@@ -124,7 +133,9 @@ def _profiles(config: Config, cite: _Citations) -> str:
         else ""
     )
     normal = NORMALISED[config.aggregate.normalize]
-    steps = _listed([step.replace("_", " ") for step in config.aggregate.select])
+    steps = _listed(
+        [SELECTION.get(step, step.replace("_", " ")) for step in config.aggregate.select]
+    )
     return (
         f"{measured}Well profiles are medians over cells, normalised per plate to the negative "
         f"controls ({normal}) and selected by {steps} with pycytominer {cite('pycytominer')}."

@@ -4,8 +4,8 @@ The cells go through some wells at a time, so memory holds the wells' medians an
 cells.
 """
 
-import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -129,9 +129,7 @@ def _cells(
         for well in (well for well in wells if well in done):
             part = tables.arrow(job.part(stage, well))
             part = part.select([c for c in part.column_names if c in CELL or c not in taken])
-            pieces.append(
-                part.append_column("Metadata_Well", pa.array([well] * len(part), pa.string()))
-            )
+            pieces.append(_of_well(part, well))
         if pieces:
             parts[stage] = pa.concat_tables(pieces, promote_options="permissive").to_pandas()
             taken |= set(parts[stage].columns)
@@ -190,32 +188,38 @@ def _quarantine(project: Project, plate: str) -> dict[str, str]:
 
 def _sites(project: Project, job: Job, quarantine: dict[str, str]) -> pd.DataFrame:
     """Every site: what ingest and segment found, and why one is left out."""
-    rows: list[pd.DataFrame] = []
-    segmented = project.ledger("segment", job.plate).computed()
-    for well in sorted(project.ledger("ingest", job.plate), key=well_order):
-        frame = pd.DataFrame({"Metadata_Site": pd.Series([None], dtype="Int64")})
-        if job.part("ingest", well).exists():
-            frame = tables.read(job.part("ingest", well))
-            counts = job.part("segment", well).with_suffix(".sites.parquet")
-            if well in segmented and counts.exists():
-                found = tables.read(counts)
-                found = found[[c for c in found if c == "Metadata_Site" or c not in frame]]
-                frame = frame.merge(found, "left", "Metadata_Site", validate="1:1")
-            frame = frame.sort_values("Metadata_Site", ignore_index=True)
-        for column in ("Metadata_Flag", "Metadata_Quarantine"):
-            if column not in frame:
-                frame[column] = pd.Series([None] * len(frame), dtype=object)
-        if well in quarantine:
-            why = frame["Metadata_Quarantine"].astype(object)
-            frame["Metadata_Quarantine"] = why.where(why.notna(), quarantine[well])
-        frame["Metadata_Plate"], frame["Metadata_Well"] = job.plate, well
-        rows.append(frame)
-    if not rows:
-        return pd.DataFrame(columns=["Metadata_Plate", "Metadata_Well", "Metadata_Site"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # concat: columns that are all null
-        table = pd.concat(rows, ignore_index=True)
-    table["Metadata_Site"] = table["Metadata_Site"].astype("Int64")
     first = ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]
     first += ["Metadata_Flag", "Metadata_Quarantine"]
-    return table[first + [c for c in table.columns if c not in first]]
+    key = ["Metadata_Well", "Metadata_Site"]
+    known = sorted(project.ledger("ingest", job.plate), key=well_order)
+    segmented = project.ledger("segment", job.plate).computed()
+    table = _together({well: job.part("ingest", well) for well in known})
+    bare = pd.DataFrame({"Metadata_Well": sorted(set(known) - set(table["Metadata_Well"]))})
+    table = pd.concat([table, bare], ignore_index=True) if len(bare) else table
+    counted = _together(
+        {well: job.part("segment", well).with_suffix(".sites.parquet") for well in segmented}
+    )
+    counted = counted[[c for c in counted if c in key or c not in table]]
+    table = table.merge(counted, "left", key, validate="1:1")
+    order = table["Metadata_Well"].map({well: at for at, well in enumerate(known)})
+    table = table.assign(_order=order).sort_values(["_order", "Metadata_Site"], ignore_index=True)
+    table = table.reindex(columns=[*first, *(c for c in table if c not in [*first, "_order"])])
+    whole_well = table["Metadata_Well"].map(quarantine)
+    table["Metadata_Quarantine"] = table["Metadata_Quarantine"].fillna(whole_well)
+    table["Metadata_Plate"] = job.plate
+    return table.astype(dict.fromkeys(first[-2:], "string") | {"Metadata_Site": "Int64"})
+
+
+def _together(parts: dict[str, Path]) -> pd.DataFrame:
+    """The wells' parts one below the other, as Arrow, which hundreds of small ones cost little."""
+    tables_ = [_of_well(tables.arrow(path), well) for well, path in parts.items() if path.exists()]
+    if not tables_:
+        return pd.DataFrame(columns=["Metadata_Well", "Metadata_Site"])
+    return pa.concat_tables(tables_, promote_options="permissive").to_pandas()
+
+
+def _of_well(part: pa.Table, well: str) -> pa.Table:
+    """The part, with the well's name in a column."""
+    if "Metadata_Well" in part.column_names:
+        part = part.drop_columns("Metadata_Well")
+    return part.append_column("Metadata_Well", pa.array([well] * len(part), pa.string()))
