@@ -81,7 +81,7 @@ def test_mistakes_in_the_sheet(settings, sheet, words):
     [
         ("well,label\nA01,x\n", ["no column 'role'", "platemap.label", "well, label"]),
         ("well,role\nZ99,x\n", ["line 2", "'Z99'", "AF48"]),
-        ("well,role\nA01,x\nA1,y\n", ["line 3", "A01 again"]),
+        ("well,role\nA01,x\nA1,y\n", ["line 3", "A01 stands already in line 2"]),
     ],
 )
 def test_mistakes_in_a_platemap(settings, platemap, words):

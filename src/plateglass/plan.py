@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -99,6 +99,7 @@ class Plan:
         self._have = self._markers()
         self._scan()
         self._check_model()
+        self._note_training()
         self._make()
         self._check_space()
         self._name_leftovers()
@@ -154,6 +155,22 @@ class Plan:
         from plateglass.models.nuclei import check
 
         check(self.project.config.segment.nuclei.model)
+
+    def _note_training(self) -> None:
+        """What of the settings for training does not come to pass."""
+        project, train = self.project, self.project.config.train
+        if train.classes and not project.has_model:
+            self.notes.append(project.why_no_model())
+        if project.trains:
+            counts = Counter(
+                x for p in project.training_plates() for x in project.classed(p).values()
+            )
+            label, wells = min(counts.items(), key=lambda item: item[1])
+            if wells < train.folds:
+                self.notes.append(
+                    f"train.folds is {train.folds}, but class {label!r} has {wells} training wells: "
+                    f"{wells} folds are made"
+                )
 
     def _check_space(self) -> None:
         """Refuse to start what cannot end: stores take about as much room as the raw images."""

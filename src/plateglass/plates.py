@@ -100,7 +100,7 @@ def read_platemap(plate: Plate, config: Config) -> dict[str, dict[str, str]]:
     if plate.platemap is None:
         return {}
     wanted = config.platemap
-    rows, header = _rows(plate.platemap)
+    rows, header = _rows(plate.platemap, f"plate {plate.name}: ")
     for key, column in (("well", wanted.well), ("label", wanted.label)):
         if column not in header:
             raise UserError(
@@ -108,6 +108,7 @@ def read_platemap(plate: Plate, config: Config) -> dict[str, dict[str, str]]:
                 f"(platemap.{key}); it has {', '.join(header)}"
             )
     wells: dict[str, dict[str, str]] = {}
+    lines: dict[str, int] = {}
     for line, row in rows:
         well = well_name(row[wanted.well])
         if well is None:
@@ -115,19 +116,28 @@ def read_platemap(plate: Plate, config: Config) -> dict[str, dict[str, str]]:
                 f"plate {plate.name}: {plate.platemap}, line {line}: {row[wanted.well]!r} "
                 "is no well; write A01 … AF48"
             )
-        if well in wells:
-            raise UserError(f"plate {plate.name}: {plate.platemap}, line {line}: {well} again")
+        if (first := lines.setdefault(well, line)) != line:
+            raise UserError(
+                f"plate {plate.name}: {plate.platemap}, line {line}: {well} stands already in line "
+                f"{first}"
+            )
         del row[wanted.well]
         wells[well] = row
     return wells
 
 
-def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """(line number, row) pairs and the header of a CSV, stripped; blank lines are skipped."""
+def _rows(path: Path, of: str = "") -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """(line number, row) pairs and the header of a CSV, stripped; blank lines are skipped.
+
+    ``of`` begins the messages, where the path does not say whose file it is.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
+            if len(header) == 1 and (other := set(";\t") & set(header[0])):
+                named = "tabs" if "\t" in other else "semicolons"
+                raise UserError(f"{of}{path}: its columns are separated by {named}; use commas")
             rows = []
             for cells in reader:
                 cells = [cell.strip() for cell in cells]
@@ -135,17 +145,17 @@ def _rows(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
                     continue
                 if len(cells) > len(header):
                     raise UserError(
-                        f"{path}, line {reader.line_num}: {len(cells)} fields, "
+                        f"{of}{path}, line {reader.line_num}: {len(cells)} fields, "
                         f"but the header names {len(header)} columns"
                     )
                 cells += [""] * (len(header) - len(cells))
                 rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{of}{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: is no CSV in UTF-8: {error}") from error
+        raise UserError(f"{of}{path}: is no CSV in UTF-8: {error}") from error
     if len(set(header)) < len(header):
-        raise UserError(f"{path}: a column name stands twice in the header")
+        raise UserError(f"{of}{path}: a column name stands twice in the header")
     return rows, header
 
 

@@ -9,10 +9,10 @@
 
 `constant` prints reads, writes, CPU ms a well and peak memory of ingest and of the mask step (segment
 with a threshold in the network's place) in one process, after a plate that warms it up. `workers` runs
-both steps with one and with two workers: wall and, since cores may be shared, the CPU seconds of one
-over those of the busiest process of two. `changed` runs every job of a plate (classical features,
-no network) by the command line, then again after one well got other images, beside a plate that has
-that one well only.
+both steps with one and with two workers, and as two jobs of half the wells each that share nothing but the
+machine: what its two cores can give. CPU seconds are those of the busiest process. `changed` runs every
+job of a plate (classical features, no network) by the command line, then again after one well got other
+images, beside a plate that has that one well only.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -187,25 +188,49 @@ def constant(args: argparse.Namespace) -> None:
 
 
 def workers(args: argparse.Namespace) -> None:
-    """One worker and two, the same wells."""
+    """One worker, two, and two jobs apart; the same wells."""
     figures = defaultdict(lambda: defaultdict(list))
     for turn in range(args.rounds):
-        for threads in (1, 2):
-            plates = {"P": args.wells[0]}
-            for stage, found in steps(args, f"workers{threads}_{turn}", plates, threads):
+        for how in ("one", "two", "apart"):
+            for stage, found in spread(args, f"workers_{how}_{turn}", how):
                 for name, value in found.items():
-                    figures[stage, threads][name].append(value)
+                    figures[stage, how][name].append(value)
     print(
-        "| step | wall of one, s | of two | ratio | CPU of one, s | busiest of two | ratio | load |"
+        "| step | wall of one, s | of two | ratio | of two jobs apart | ratio | two of the machine's | "
+        "CPU of one, s | busiest of two | load |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for stage in args.steps:
-        one, two = ({k: statistics.median(v) for k, v in figures[stage, n].items()} for n in (1, 2))
+        one, two, apart = (
+            {k: statistics.median(v) for k, v in figures[stage, how].items()}
+            for how in ("one", "two", "apart")
+        )
+        gain, most = one["wall"] / two["wall"], one["wall"] / apart["wall"]
         print(
-            f"| {stage} | {one['wall']:.1f} | {two['wall']:.1f} | {one['wall'] / two['wall']:.2f} | "
-            f"{one['cpu']:.1f} | {two['busiest']:.1f} | {one['cpu'] / two['busiest']:.2f} | "
+            f"| {stage} | {one['wall']:.1f} | {two['wall']:.1f} | {gain:.2f} | {apart['wall']:.1f} | "
+            f"{most:.2f} | {gain / most:.2f} | {one['cpu']:.1f} | {two['busiest']:.1f} | "
             f"{os.getloadavg()[0]:.1f} |"
         )
+
+
+def spread(args: argparse.Namespace, name: str, how: str) -> Iterator[tuple[str, dict]]:
+    """Each step's figures: by one or two workers, or as the slower of two jobs side by side."""
+    count = args.wells[0]
+    if how != "apart":
+        yield from steps(args, name, {"P": count}, 1 if how == "one" else 2)
+        return
+    folders = [args.folder / f"{name}_{half}" for half in (0, 1)]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_screen(folder, {"P": count // 2}, args.size, args.channels)
+    for stage in args.steps:
+        with ThreadPoolExecutor(2) as pool:
+            if stage != "ingest" and "ingest" not in args.steps:
+                list(pool.map(lambda folder: child(folder, "ingest", "P", 1), folders))
+            both = list(pool.map(lambda folder, stage=stage: child(folder, stage, "P", 1), folders))
+        yield stage, {key: max(found[key] for found in both) for key in both[0]}
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
 def changed(args: argparse.Namespace) -> None:
