@@ -30,7 +30,7 @@ def check_batch(x: Tensor) -> None:
         raise TypeError(
             f"expected a torch tensor, got {type(x).__name__}; torch.as_tensor(x) is one"
         )
-    if x.ndim < 3 or not x.is_floating_point():
+    if x.ndim not in (4, 5) or not x.is_floating_point():
         raise ValueError(
             f"expected float crops of shape (N, C, H, W) or (N, C, D, H, W), got {tuple(x.shape)} "
             f"{x.dtype}; add a batch axis with x[None] or convert with x.float()"
