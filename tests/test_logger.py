@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from snakemake_logger_plugin_plateglass import LogHandler, cluster
+from snakemake_logger_plugin_plateglass import LogHandler, cluster, duration
 
 
 @pytest.fixture
@@ -115,3 +115,33 @@ def test_chatter_of_the_executor_is_not_shown(shown):
     ):
         shown._emit(SimpleNamespace(levelno=30, getMessage=lambda text=text: text))
     assert shown.said() == "No wall time information given.\n"
+
+
+def test_jobs_are_counted_and_a_deleted_table_is_told(shown):
+    counts = {"ingest": 1, "segment": 1, "tables": 1, "all": 1, "total": 4}
+    shown._emit(SimpleNamespace(event=LogEvent.RUN_INFO, stats=counts))
+    for rule, text in (("ingest", "P1 ingest: new"), ("tables", "P1: deleted"), ("all", None)):
+        shown._emit(
+            SimpleNamespace(event=LogEvent.JOB_INFO, jobid=1, rule_name=rule, rule_msg=text, log=[])
+        )
+    assert shown.said() == "[1 of 2] P1 ingest: new\nP1: deleted\n"
+
+
+def test_the_time_that_remains_is_that_of_wells_after_the_first(shown, tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr("snakemake_logger_plugin_plateglass.time.time", lambda: now)
+    start(shown, 1, "logs/P1.ingest.k.log")
+    file = tmp_path / "progress/P1.ingest"
+    for done, passed in ((0, 0.0), (1, 60.0), (5, 8.0)):  # a minute until the first well is no rate
+        now += passed
+        file.write_text(f"{done} 25 wells 100.0")
+        shown._look(terminal=False)
+    assert shown.said().splitlines()[-1] == "  P1 ingest: 5/25 wells, about 40 s left"
+    assert [duration(s) for s in (48, 344, 7500)] == ["48 s", "5 min 44 s", "2 h 5 min"]
+
+
+def test_a_refusal_is_shown_without_snakemakes_stack(shown):
+    text = 'Refusal in file "plan.smk", line 4:\ntrain.folds: no\n  or yes\n  File "w.py", line 3, in x'
+    for name in ("Refusal", "WorkflowError"):
+        shown._emit(SimpleNamespace(event=LogEvent.ERROR, exception=name, getMessage=lambda: text))
+    assert shown.said() == f"train.folds: no\n  or yes\n{text}\n"

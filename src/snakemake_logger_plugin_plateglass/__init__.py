@@ -211,6 +211,8 @@ class LogHandler(LogHandlerBase):
                     done, total, unit, _ = text.split()
                     now[name] = int(done), int(total), unit
         for name, (done, total, unit) in now.items():
+            if done:
+                self.first.setdefault(name, (done, time.time()))
             title = name.replace(".", " ")
             if terminal:
                 if name not in self.tasks:
@@ -228,10 +230,8 @@ class LogHandler(LogHandlerBase):
 
     def _remaining(self, name: str, done: int, total: int) -> str:
         """The time that remains, by the wells since the first: before it, workers started."""
-        if not done:
-            return ""
-        before, when = self.first.setdefault(name, (done, time.time()))
-        if done in (before, total):
+        before, when = self.first.get(name, (0, 0.0))
+        if done in (0, before, total):
             return ""
         seconds = (time.time() - when) / (done - before) * (total - done)
         return f", about {duration(seconds)} left"
