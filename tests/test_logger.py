@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from snakemake_logger_plugin_plateglass import LogHandler, cluster, duration
+from plateglass.terminal import duration
+from snakemake_logger_plugin_plateglass import LogHandler, cluster
 
 
 @pytest.fixture

@@ -80,6 +80,8 @@ def test_mistakes_in_the_sheet(settings, sheet, words):
     ("platemap", "words"),
     [
         ("well,label\nA01,x\n", ["no column 'role'", "platemap.label", "well, label"]),
+        ("well;role;dose, uM\nA01;x;1,5\n", ["m.csv", "separated by semicolons; use commas"]),
+        ("well\trole\nA01\tx\n", ["separated by tabs"]),
         ("well,role\nZ99,x\n", ["line 2", "'Z99'", "AF48"]),
         ("well,role\nA01,x\nA1,y\n", ["line 3", "A01 stands already in line 2"]),
     ],

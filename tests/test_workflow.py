@@ -43,13 +43,13 @@ def test_a_dry_run_after_a_change_names_the_wells_and_the_reason(finished, tmp_p
     before = sorted(screen.results.rglob("*"))
     assert lines(snakemake(screen, "-n")) == [
         "P1 report: report.gallery changed",
-        "P2 aggregate: wells changed",
+        "P2 aggregate: wells or the platemap changed",
         "P2 attribute: 2 wells: ingest: input changed (A03, B01)",
         "P2 features: 2 wells: ingest: input changed (A03, B01)",
         "P2 ingest: 2 wells: input changed (A03, B01)",
         "P2 report: report.gallery changed",
         "P2 segment: 2 wells: ingest: input changed (A03, B01)",
-        "screen aggregate: a plate's tables changed",
+        "screen aggregate: plates or their tables changed",
         "screen report: report.gallery changed",
     ]
     assert sorted(screen.results.rglob("*")) == before, "planning wrote something"
@@ -137,6 +137,12 @@ def test_a_deleted_table_comes_back_without_computing(finished):
     assert not [stage for stage in STAGES if f" {stage}: " in said], said
     assert "P1: its tables were deleted; put back, nothing is computed" in said
     assert table.read_bytes() == before
+    (finished.results / "screen/report.html").unlink()
+    assert lines(snakemake(finished, "-n")) == [
+        "screen: its report was deleted; put back, nothing is computed"
+    ]
+    snakemake(finished)
+    assert "deleted" not in snakemake(finished, "-n", "--forceall")
 
 
 def test_another_report_by_path_and_snakemakes_own(finished, tmp_path):

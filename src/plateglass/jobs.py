@@ -78,7 +78,8 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
     sizes = {str(path.relative_to(results)): path.stat().st_size for path in left}
     vouches = {"files": sizes}
     if stage in STAGES:
-        vouches["settings"] = project.section(stage)  # so that a plan can name what changed
+        # so that a plan can name what changed since
+        vouches |= {"code": STAGES[stage].version, "settings": project.settings(stage)}
         vouches["parts"] = parts_of(project, stage, plate) if STAGES[stage].wells else None
         vouches["ledger"] = project.ledger_path(stage, plate).exists()
     write_atomically(marker(project, plate, stage, key), json.dumps(vouches))

@@ -99,8 +99,8 @@ class Plan:
         self._have = self._markers()
         self._scan()
         self._check_model()
-        self._note_training()
         self._make()
+        self._note_training()
         self._check_space()
         self._name_leftovers()
 
@@ -159,17 +159,20 @@ class Plan:
     def _note_training(self) -> None:
         """What of the settings for training does not come to pass."""
         project, train = self.project, self.project.config.train
-        if train.classes and not project.has_model:
+        if train.classes and not project.has_model and self.reasons:
             self.notes.append(project.why_no_model())
-        if project.trains:
+        if (SCREEN, "train") in self.reasons:
             counts = Counter(
-                x for p in project.training_plates() for x in project.classed(p).values()
+                label
+                for plate in project.training_plates()
+                for well, label in project.classed(plate).items()
+                if well in self.raw[plate]
             )
-            label, wells = min(counts.items(), key=lambda item: item[1])
+            label, wells = min(counts.items(), key=lambda item: item[1], default=("", train.folds))
             if wells < train.folds:
                 self.notes.append(
-                    f"train.folds is {train.folds}, but class {label!r} has {wells} training wells: "
-                    f"{wells} folds are made"
+                    f"train.folds is {train.folds}, but class {label!r} has {wells} training wells with "
+                    f"images: {wells} folds are made"
                 )
 
     def _check_space(self) -> None:
@@ -228,7 +231,7 @@ class Plan:
             )
             retrain = self._ask("train", SCREEN, train_key)
             if retrain:
-                why = self._settings_changed("train", SCREEN) or "training wells changed"
+                why = self._named("train", SCREEN) or "training wells or their stages changed"
                 if not (project.model_dir / "model.json").exists():
                     why = "new"
                 self.reasons[SCREEN, "train"] = {"": why}
@@ -238,11 +241,9 @@ class Plan:
         for plate in project.names:
             last[plate] = self._plate(plate, train_key, retrain)
         tables = fingerprint(last, own("aggregate"))
-        remade = any((plate, "aggregate") in self.reasons for plate in project.names)
-        behind = "a plate's tables changed" if remade else "the sheet's plates changed"
-        self._ask_whole("aggregate", SCREEN, tables, behind)
+        self._ask_whole("aggregate", SCREEN, tables, "plates or their tables changed")
         shown = fingerprint(tables, own("report"), train_key)
-        self._ask_whole("report", SCREEN, shown, self._behind(SCREEN))
+        self._ask_whole("report", SCREEN, shown, "tables or the model changed")
         for plate in self.refused:
             for stage in ("demo", *STAGES):
                 self.keys.pop((plate, stage), None)
@@ -306,22 +307,16 @@ class Plan:
             else:
                 pending = {}
         key = fingerprint(key, own("aggregate"), project.platemap_rows(plate))
-        wells_change = any((plate, stage) in self.reasons for stage in project.well_stages())
-        behind = "wells changed" if wells_change else "the platemap changed"
-        self._ask_whole("aggregate", plate, key, behind)
+        self._ask_whole("aggregate", plate, key, "wells or the platemap changed")
         shown = fingerprint(key, own("report"), train_key)
-        self._ask_whole("report", plate, shown, self._behind(plate))
+        self._ask_whole("report", plate, shown, "tables or the model changed")
         return key
-
-    def _behind(self, plate: str) -> str:
-        """Why a report is stale whose own settings are as they were."""
-        return "tables changed" if (plate, "aggregate") in self.reasons else "the model changed"
 
     def _ask_whole(self, stage: str, plate: str, key: str, reason: str) -> None:
         seen = bool(self._have[plate, stage])
         if self._ask(stage, plate, key):
-            known = self._have[plate, stage].get(key) is not None  # this very key, but damaged
-            why = "what was stored is damaged" if known else self._settings_changed(stage, plate)
+            known = key in self._have[plate, stage]  # this very key, but damaged
+            why = "what was stored is damaged" if known else self._named(stage, plate)
             self.reasons[plate, stage] = {"": (why or reason) if seen else "new"}
 
     def _ask(self, stage: str, plate: str, key: str, again: bool = False) -> bool:
@@ -385,7 +380,7 @@ class Plan:
         project, ledger = self.project, self.project.ledger(stage, plate)
         full = project.config.run.verify == "full"
         lost = damaged(ledger, project.config.results / plate, full)
-        named = self._settings_changed(stage, plate) or "parameters changed"
+        named = self._named(stage, plate) or "parameters changed"
         if stage == "ingest":
             return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost, named)
         known = project.wants(stage, plate)
@@ -404,21 +399,20 @@ class Plan:
                 reasons.setdefault(well, "the model is trained anew")
         return reasons
 
-    def _settings_changed(self, stage: str, plate: str) -> str:
-        """The settings that are not as the stage's last marker tells; nothing where none is known."""
-        now = _flat(self.project.section(stage))
+    def _named(self, stage: str, plate: str) -> str:
+        """What of a stage's own is not as its last marker tells; nothing where that is not known."""
         for key, repairs in self._have[plate, stage].items():
             try:
-                text = marker(self.project, plate, stage, f"{key}.{repairs}").read_text("utf-8")
-                before = _flat(json.loads(text)["settings"])
+                file = marker(self.project, plate, stage, f"{key}.{repairs}")
+                left = json.loads(file.read_text("utf-8"))
+                before, code = _flat(left["settings"]), left["code"]
             except (OSError, ValueError, KeyError, TypeError):
                 continue
+            now = _flat(self.project.settings(stage))
             names = sorted(n for n in now | before if now.get(n) != before.get(n))
-            own = type(
-                getattr(self.project.config, stage)
-            ).model_fields  # others' are written in full
-            said = [f"{stage}.{n}" if n.split(".")[0] in own else n for n in names]
-            return f"{_some(said)} changed" if said else ""
+            said = [f"{_some(names)} changed"] if names else []
+            said += ["the stage's code changed"] if code != STAGES[stage].version else []
+            return ", ".join(said)
         return ""
 
     def why(self, plate: str, stage: str) -> str:
@@ -456,14 +450,14 @@ def damaged(ledger: Ledger, plate_dir: Path, full: bool = False) -> set[str]:
     return wells
 
 
-def _flat(section: dict[str, Any], before: str = "") -> dict[str, str]:
-    """Name of a setting (``surroundings.p``) → its value as a key."""
-    found: dict[str, str] = {}
+def _flat(section: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Name of a setting, as ``train.surroundings.p`` → its value."""
+    found: dict[str, Any] = {}
     for name, value in section.items():
         if isinstance(value, dict) and value:
             found |= _flat(value, f"{before}{name}.")
         else:
-            found[f"{before}{name}"] = fingerprint(value)
+            found[f"{before}{name}"] = value
     return found
 
 

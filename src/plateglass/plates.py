@@ -135,7 +135,7 @@ def _rows(path: Path, of: str = "") -> tuple[list[tuple[int, dict[str, str]]], l
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
-            if len(header) == 1 and (other := set(";\t") & set(header[0])):
+            if header and (other := set(";\t") & set(header[0])):
                 named = "tabs" if "\t" in other else "semicolons"
                 raise UserError(f"{of}{path}: its columns are separated by {named}; use commas")
             rows = []

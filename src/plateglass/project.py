@@ -158,30 +158,37 @@ class Project:
 
     # ------------------------------------------------------------------ what results are made from
     def own(self, stage: str) -> dict[str, Any]:
-        """What of code and settings a stage's results depend on: its version and its section."""
+        """What of code and settings a stage's results depend on: its version, and a key of these."""
         if stage not in self._own:
-            params = fingerprint(self.section(stage))
-            self._own[stage] = {"code": STAGES[stage].version, "params": params}
+            self._own[stage] = {
+                "code": STAGES[stage].version,
+                "params": fingerprint(self.settings(stage)),
+            }
+            if stage == "report":
+                self._own[stage]["no_model"] = None if self.has_model else self.why_no_model()
         return self._own[stage]
 
-    def section(self, stage: str) -> dict[str, Any]:
-        """The settings that a stage's results depend on, by their names in the settings' file."""
-        section = getattr(self.config, stage).model_dump(mode="json")
+    def settings(self, stage: str) -> dict[str, Any]:
+        """The settings that a stage's results depend on, named as in their file."""
+        config = self.config
+        own = getattr(config, stage).model_dump(mode="json")
         if stage == "ingest":
-            section["channels"] = {k: c.match for k, c in self.config.channels.items()}
-        elif stage == "segment":
+            return {
+                stage: own,
+                "channels": {k: {"match": c.match} for k, c in config.channels.items()},
+            }
+        if stage == "segment":
             from plateglass.models.nuclei import content_key
 
-            section["nuclei"]["model"] = content_key(self.config.segment.nuclei.model)
+            own["nuclei"]["model"] = content_key(config.segment.nuclei.model)
         elif stage == "train":
-            section.pop("model")
+            own.pop("model")
         elif stage == "aggregate":
-            section["platemap"] = self.config.platemap.model_dump()
+            return {stage: own, "platemap": config.platemap.model_dump()}
         elif stage == "report":
-            section["colors"] = {k: c.color for k, c in self.config.channels.items()}
-            section["positive"] = self.config.positive
-            section["no_model"] = None if self.has_model else self.why_no_model()
-        return section
+            colours = {k: {"color": c.color} for k, c in config.channels.items()}
+            return {stage: own, "channels": colours, "train": {"positive": config.positive}}
+        return {stage: own}
 
     def ledger_path(self, stage: str, plate: str) -> Path:
         return self.state / "ledger" / f"{plate}.{stage}.jsonl"

@@ -70,18 +70,14 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     DamageError
         The file is absent or no whole Parquet file.
     """
-    return arrow(path, columns).to_pandas()
-
-
-def arrow(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """What `read` reads, as Arrow has it: many small tables are put together so, not as frames."""
     try:
-        return pq.ParquetFile(path).read(columns=columns and list(columns), use_threads=False)
+        found = pq.ParquetFile(path).read(columns=columns and list(columns), use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         # pyarrow says OSError of a torn file too, without a number; the machine's faults have one
         if getattr(error, "errno", None) not in (None, errno.ENOENT):
             raise
         raise DamageError(path, f"cannot be read ({error})") from error
+    return found.to_pandas()
 
 
 def provenance(path: Path) -> dict[str, Any]:
@@ -96,7 +92,10 @@ def unite(schemas: Iterable[pa.Schema]) -> pa.Schema:
     for schema in schemas:
         for field in plain(schema):
             known = fields.get(field.name)
-            fields[field.name] = field if known is None else _wider(known, field)
+            if known is None:
+                fields[field.name] = field
+            elif known.type != field.type:
+                fields[field.name] = _wider(known, field)
     return pa.schema(list(fields.values()))
 
 
@@ -108,6 +107,11 @@ def only(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
 def schema_of(frame: pd.DataFrame) -> pa.Schema:
     """Columns and types of a frame, without its index."""
     return plain(pa.Schema.from_pandas(frame, preserve_index=False))
+
+
+def of_frame(frame: pd.DataFrame) -> pa.Table:
+    """A frame as Arrow has it, with the types that `schema_of` tells."""
+    return _table(frame, schema_of(frame))
 
 
 def plain(schema: pa.Schema) -> pa.Schema:

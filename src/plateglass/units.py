@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from plateglass import parts
 from plateglass.errors import DataError
 from plateglass.project import Project
 from plateglass.wells import Job
@@ -55,8 +56,8 @@ def plate_units(job: Job, plate: str | None = None) -> Units:
     job = job if plate is None else job.of(plate)
     project = Project.read(job.config)
     wells = project.units_made_from(job.plate)
-    parts = [pd.read_parquet(job.part("ingest", well)) for well in wells]
-    sites = pd.concat(parts) if parts else pd.DataFrame()
+    rows = [parts.read(job.part("ingest", well)) for well in wells]
+    sites = pd.concat(rows) if rows else pd.DataFrame()
     if sites.empty:
         raise DataError(f"plate {job.plate}: no readable well to take its units from")
     background, scale = {}, {}

@@ -68,7 +68,7 @@ class Job:
 
     def part(self, stage: str, well: str) -> Path:
         """Where a stage keeps a well's rows until the plate's tables are assembled."""
-        return self.state / "parts" / self.plate / stage / f"{well}.parquet"
+        return self.state / "parts" / self.plate / stage / f"{well}.arrow"
 
     def progress(self, done: int, total: int, unit: str = "wells") -> None:
         """Tell the terminal that watches; see the logger plugin. At most every fifth of a second."""
@@ -79,8 +79,9 @@ class Job:
             _clock[path] = (start, now)
             path.parent.mkdir(parents=True, exist_ok=True)
             # in place, one line of a fixed length: ext4 flushes what is renamed over, 9 ms each
-            with path.open("r+" if path.exists() else "w") as file:
-                file.write(f"{f'{done} {total} {unit} {start}':<79}\n")
+            file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+            os.write(file, f"{f'{done} {total} {unit} {start}':<79}\n".encode())
+            os.close(file)
 
 
 T = TypeVar("T")

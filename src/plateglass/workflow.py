@@ -21,6 +21,7 @@ from plateglass.ledger import fingerprint
 from plateglass.plan import PLATE_TABLES, Plan
 from plateglass.project import Project
 from plateglass.stages import SCREEN
+from plateglass.terminal import duration
 
 # A finished file's second name back to its first; see jobs.keep.
 RESTORE = (
@@ -184,7 +185,7 @@ class Workflow:
 
         def said(wildcards: Any, input: Any) -> str:
             name = plate or wildcards.plate
-            if self.plan is None or (name, stage) in self.plan.reasons:
+            if self.plan is None or (name, stage) in self._graph:  # then it follows its stage
                 return ""
             what = "its report was" if stage == "report" else "its tables were"
             return f"{name}: {what} deleted; put back, nothing is computed"
@@ -226,8 +227,6 @@ class Workflow:
         plates = [p for p in self.project.names if (results / p / "report.html").exists()]
         if not plates or self.plan is None:  # --until an earlier stage, or a job of its own
             return
-        from snakemake_logger_plugin_plateglass import duration
-
         took = duration(time.monotonic() - self._began)
         lines = [
             "",

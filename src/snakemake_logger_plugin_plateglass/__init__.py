@@ -24,17 +24,9 @@ from rich.progress import (
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from plateglass.terminal import duration
 from snakemake_logger_plugin_plateglass.cluster import is_chatter, reason
 
-# What a biologist would not read.
-HIDDEN = {
-    LogEvent.JOB_STARTED,
-    LogEvent.SHELLCMD,
-    LogEvent.RESOURCES_INFO,
-    LogEvent.WORKFLOW_STARTED,
-    LogEvent.GROUP_INFO,
-    LogEvent.DEBUG_DAG,
-}
 QUIET_RULES = {"tables", "selected", "plate_report", "screen_report", "all"}
 LOCKED = (
     "This folder is locked: another snakemake runs in it, or an earlier one was killed. If none runs, "
@@ -61,8 +53,10 @@ class LogHandler(LogHandlerBase):
         )
         self.tasks: dict[str, int] = {}
         self.tenths: dict[str, int] = {}
-        self.first: dict[str, tuple[int, float]] = {}  # wells done, and when, at the first look
-        self.begun = self.jobs = 0
+        # bar and start of a job → wells done, and when, at the first look that saw any
+        self.first: dict[tuple[str, str], tuple[int, float]] = {}
+        self.begun: set[int] = set()
+        self.jobs = 0
         self.folder: Path | None = None
         self.left: dict[str, str] = {}  # progress files of jobs that were killed in an earlier run
         self.logs: dict[int, tuple[Path, float]] = {}  # job → its log, and how old that was before
@@ -121,7 +115,7 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.ERROR:
             self._settle()
             self._print(_refusal(record) or record.getMessage(), "red")
-        elif event not in HIDDEN and event is None and self._worth(record):
+        elif event is None and self._worth(record):
             self._print(record.getMessage(), "red" if record.levelno >= 40 else None)
 
     def _worth(self, record) -> bool:
@@ -147,8 +141,8 @@ class LogHandler(LogHandlerBase):
             if text:
                 self._print(text)
             return
-        self.begun += 1
-        place = f"[{self.begun} of {self.jobs}] " if self.jobs and not dry else ""
+        self.begun.add(record.jobid)  # one that is tried again comes again
+        place = f"[{len(self.begun)} of {self.jobs}] " if self.jobs and not dry else ""
         self._print(place + (text or record.rule_name))
         if not dry and self.watcher is None:
             self.watcher = threading.Thread(target=self._watch, daemon=True)
@@ -208,11 +202,11 @@ class LogHandler(LogHandlerBase):
         for name, text in self._progress().items():
             if text != self.left.get(name):
                 with contextlib.suppress(ValueError):
-                    done, total, unit, _ = text.split()
-                    now[name] = int(done), int(total), unit
-        for name, (done, total, unit) in now.items():
+                    done, total, unit, start = text.split()
+                    now[name] = int(done), int(total), unit, start
+        for name, (done, total, unit, start) in now.items():
             if done:
-                self.first.setdefault(name, (done, time.time()))
+                self.first.setdefault((name, start), (done, time.time()))
             title = name.replace(".", " ")
             if terminal:
                 if name not in self.tasks:
@@ -220,17 +214,18 @@ class LogHandler(LogHandlerBase):
                 self.bars.update(self.tasks[name], completed=done, total=total, unit=unit)
             elif total and (tenth := 10 * done // total) != self.tenths.get(name):
                 self.tenths[name] = tenth
-                self._print(f"  {title}: {done}/{total} {unit}{self._remaining(name, done, total)}")
+                self._print(
+                    f"  {title}: {done}/{total} {unit}{self._remaining((name, start), done, total)}"
+                )
         for name in self.tasks.keys() - now.keys():
             self.bars.remove_task(self.tasks.pop(name))
         for name in self.tenths.keys() - now.keys():
             self.tenths.pop(name)
-            self.first.pop(name, None)
         return len(now)
 
-    def _remaining(self, name: str, done: int, total: int) -> str:
-        """The time that remains, by the wells since the first: before it, workers started."""
-        before, when = self.first.get(name, (0, 0.0))
+    def _remaining(self, job: tuple[str, str], done: int, total: int) -> str:
+        """The time that remains, by the wells after the first ones: before them, workers started."""
+        before, when = self.first.get(job, (0, 0.0))
         if done in (0, before, total):
             return ""
         seconds = (time.time() - when) / (done - before) * (total - done)
@@ -253,15 +248,6 @@ class LogHandler(LogHandlerBase):
         """Snakemake is done."""
         self._settle()
         super().close()
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it: ``48 s``, ``5 min 44 s``, ``2 h 5 min``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _refusal(record) -> str | None:

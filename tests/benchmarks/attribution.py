@@ -323,6 +323,7 @@ def model_units(results: Path, plate: str, provenance: dict, cells):
     """Plate units as the features stage had them: from the ingest parts of the negative controls."""
     import pandas as pd
 
+    from plateglass import parts
     from plateglass.units import Units
 
     setting = provenance["config"]["platemap"]
@@ -331,8 +332,8 @@ def model_units(results: Path, plate: str, provenance: dict, cells):
             cells[f"Metadata_{setting['label']}"] == setting["negative"], "Metadata_Well"
         ].unique()
     )
-    parts = results / ".plateglass" / "parts" / plate / "ingest"
-    sites = pd.concat([pd.read_parquet(parts / f"{well}.parquet") for well in wells])
+    folder = results / ".plateglass" / "parts" / plate / "ingest"
+    sites = pd.concat([parts.read(folder / f"{well}.arrow") for well in wells])
     channels = list(provenance["config"]["channels"])
     background = {c: float(sites[f"Background_{c}"].median()) for c in channels}
     scale = {c: max(1.0, float(sites[f"P99_{c}"].median()) - background[c]) for c in channels}

@@ -29,10 +29,10 @@ ROLES = ("negative_control", "positive_control", *["treatment"] * 10)  # by colu
 PATTERN = r"(?P<well>[A-P]\d\d)_s(?P<site>\d)_w(?P<channel>\d)\.tif"
 LEVELS = 4  # of an image's pyramid
 ENDINGS = {
-    "ingest": (".parquet",),
-    "segment": (".parquet", ".sites.parquet"),
-    "features": (".parquet", ".maps.npz"),
-    "attribute": (".parquet",),
+    "ingest": (".arrow",),
+    "segment": (".arrow", ".sites.arrow"),
+    "features": (".arrow", ".maps.npz"),
+    "attribute": (".arrow",),
 }  # of the files that a stage's part of a well consists of
 MODEL_TABLES = ("history.parquet", "channels.parquet", "controls.parquet")
 
@@ -200,8 +200,8 @@ def _files(stage: str, well: str, sites: int) -> list[str]:
         ]
     part = f"../.plateglass/parts/P0001/{stage}/{well}"
     if stage == "features":
-        return [f"{part}.parquet", f"{part}.maps.npz"]
+        return [f"{part}.arrow", f"{part}.maps.npz"]
     maps = f"attribution.zarr/{here[11:]}"
     arrays = ("cell", "gradcam", "pcim", "site", "x", "y")
     files = [f"{maps}/{array}/{end}" for array in arrays for end in ("c/0", "zarr.json")]
-    return [f"{part}.parquet", *files, f"{maps}/zarr.json"]
+    return [f"{part}.arrow", *files, f"{maps}/zarr.json"]

@@ -196,7 +196,7 @@ def workers(args: argparse.Namespace) -> None:
                 for name, value in found.items():
                     figures[stage, how][name].append(value)
     print(
-        "| step | wall of one, s | of two | ratio | of two jobs apart | ratio | two of the machine's | "
+        "| step | wall of one, s | of two | ratio | of two jobs apart | ratio | of that | "
         "CPU of one, s | busiest of two | load |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
@@ -222,7 +222,7 @@ def spread(args: argparse.Namespace, name: str, how: str) -> Iterator[tuple[str,
     folders = [args.folder / f"{name}_{half}" for half in (0, 1)]
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-        write_screen(folder, {"P": count // 2}, args.size, args.channels)
+        write_screen(folder, {"P": (count + 1) // 2}, args.size, args.channels)
     for stage in args.steps:
         with ThreadPoolExecutor(2) as pool:
             if stage != "ingest" and "ingest" not in args.steps:

@@ -25,7 +25,7 @@ import numpy as np
 import tifffile
 from scale_wells import write_screen
 
-from plateglass import config, jobs
+from plateglass import config, jobs, parts
 from plateglass.measure.names import columns
 from plateglass.plan import Plan
 from plateglass.project import Project
@@ -74,10 +74,8 @@ def measure() -> dict[str, float]:
         labels = [path for path in files if "labels" in path.parts]
         rates["labels_bytes"] = sum(path.stat().st_size for path in labels)
         rates["image_bytes"] = sum(p.stat().st_size for p in files) - rates["labels_bytes"]
-        part = project.state / "parts/P/features/A02.parquet"
-        import pyarrow.parquet as pq
-
-        rates["cells"] = pq.read_metadata(part).num_rows
+        part = project.state / "parts/P/features/A02.arrow"
+        rates["cells"] = len(parts.arrow(part))
         rates["part_bytes"] = part.stat().st_size / rates["cells"]
     return rates | _networks()
 

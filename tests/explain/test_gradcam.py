@@ -163,7 +163,11 @@ def test_layer_by_module_or_name_and_a_convolution_after_pooling_is_passed_over(
 
 @pytest.mark.parametrize(
     ("x", "message"),
-    [(torch.zeros(2, 16, 16, dtype=torch.uint8), "x.float"), (torch.zeros(16, 16), "batch axis")],
+    [
+        (torch.zeros(1, 2, 16, 16, dtype=torch.uint8), "x.float"),
+        (torch.zeros(16, 16), "batch axis"),
+        (torch.zeros(2, 16, 16), "batch axis"),
+    ],
 )
 def test_wrong_input_says_what_to_write(x, message):
     with pytest.raises(ValueError, match=message):

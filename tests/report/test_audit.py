@@ -56,7 +56,13 @@ def test_verdicts_and_where_they_stand(table):
     column, trained = row(table, "Plate column")
     assert trained["value"] == "0.03"
     assert column["interval"] is None
-    assert column["chance"] == audit.RAIL[0]
+    assert column["chance"] == sum(audit.RAIL) / 2  # a difference: from −1 to 1
+    assert trained["at"] == pytest.approx(
+        column["chance"] + 0.03 / 2 * (audit.RAIL[1] - 3), abs=0.4
+    )
+    glosses = {r["name"]: r["gloss"] for r in table["rows"]}
+    assert glosses["Plate column"].endswith("Warns beyond ±0.10; the scale is from −1 to 1.")
+    assert glosses["Cell erased"].endswith("Warns more than 0.20 away from chance.")
 
 
 def test_a_network_that_cheats_is_told(subject):

@@ -19,10 +19,10 @@ def shard(screen, well, labels=""):
 
 LOST = {
     "a part of features": (
-        ".plateglass/parts/P2/features/A03.parquet",
+        ".plateglass/parts/P2/features/A03.arrow",
         [("P2", "features", "A03")],
     ),
-    "a part of segment": (".plateglass/parts/P2/segment/A03.parquet", [("P2", "segment", "A03")]),
+    "a part of segment": (".plateglass/parts/P2/segment/A03.arrow", [("P2", "segment", "A03")]),
     "a table": ("P2/cells.parquet", []),
     "a report": ("screen/report.html", []),
     "the model": ("screen/model/model.json", [("screen", "train", "")]),
@@ -86,8 +86,8 @@ def test_a_damaged_shard_is_found_by_verify(screen, damage, labels):
 @pytest.mark.parametrize(
     ("path", "wanted"),
     [
-        (".plateglass/parts/P2/ingest/A03.parquet", [("P2", "ingest", "A03")]),
-        (".plateglass/parts/P2/segment/A03.parquet", [("P2", "segment", "A03")]),
+        (".plateglass/parts/P2/ingest/A03.arrow", [("P2", "ingest", "A03")]),
+        (".plateglass/parts/P2/segment/A03.arrow", [("P2", "segment", "A03")]),
         ("P2/wells.parquet", [("P2", "aggregate", "")]),
         pytest.param(
             "screen/model/model.safetensors", [(SCREEN, "train", "")], marks=pytest.mark.long

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from changes import CHANNELS, WELL_STAGES, ends, put_back, remove_images, set_se
 
 from plateglass import jobs
 from plateglass.errors import DataError, UserError
+from plateglass.stages import STAGES
 from screen import Screen, assert_same
 
 
@@ -179,6 +181,36 @@ def test_a_folder_that_may_not_be_read_is_a_message(tmp_path):
     screen.write()
     with pytest.raises(UserError, match=r"plate P2: .*raw/P2: cannot be read: .*share mounted"):
         screen.plan()
+
+
+def test_what_of_the_settings_for_training_does_not_come_to_pass_is_told(screen):
+    screen.settings["train"] = {**screen.settings["train"], "folds": 4}
+    screen.write()
+    for file in screen.raw("P1", "A02").parent.glob("*_A02_*"):
+        file.unlink()
+    told = "train.folds is 4, but class 'negative_control' has 2 training wells with images"
+    assert [note for note in screen.plan().notes if note.startswith(told)]
+    screen.sheet["P1"]["train"] = "no"
+    screen.write()
+    assert (
+        "No plate of the sheet says train: yes, so no network was trained." in screen.plan().notes
+    )
+
+
+def test_a_plan_says_what_it_knows_of_a_stage_that_is_stale(screen, monkeypatch):
+    for stage in ("aggregate", "report"):
+        newer = replace(STAGES[stage], version=STAGES[stage].version + 1)
+        monkeypatch.setitem(STAGES, stage, newer)
+        assert screen.plan().why("P1", stage) == "the stage's code changed"
+        monkeypatch.undo()
+    (screen.results / "P1/wells.parquet").write_bytes(b"cut")
+    assert screen.plan().why("P1", "aggregate") == "what was stored is damaged"
+    screen.settings["segment"] = {**screen.settings["segment"], "cells": {"channel": "Marker"}}
+    screen.write()
+    assert screen.plan().why("P2", "segment").startswith("8 wells: segment.cells.channel changed")
+    screen.run(until="attribute")  # stopped there: nobody knows any more what began it
+    assert screen.plan().why("P2", "aggregate") == "wells or the platemap changed"
+    assert screen.plan().why("P2", "report") == "tables or the model changed"
 
 
 def test_images_that_the_pattern_leaves_out_are_named_and_change_nothing(screen):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pycytominer.cyto_utils import infer_cp_features
 
-from plateglass import config, plates, tables
+from plateglass import config, parts, plates, tables
 from plateglass.project import Project
 from plateglass.stages import aggregate
 from plateglass.wells import Job
@@ -76,15 +76,15 @@ class Plate:
                 **{name: rng.random(2 * cells).astype(np.float32) for name in EMBEDDING},
             )
             explained = place[place["Metadata_Cell"] == 3].assign(Metadata_PCIM_Enrichment=2.0)
-            tables.write(job.part("attribute", well), explained)
+            parts.write(job.part("attribute", well), explained)
         features = features.sample(frac=1, random_state=0)  # order must not matter
-        tables.write(job.part("segment", well), segment)
-        tables.write(job.part("features", well), features)
+        parts.write(job.part("segment", well), segment)
+        parts.write(job.part("features", well), features)
         sites = pd.DataFrame({"Metadata_Site": [1, 2], "Focus_DNA": [0.1, 0.2]})
         sites["Metadata_Flag"] = sites["Metadata_Quarantine"] = None
-        tables.write(job.part("ingest", well), sites)
+        parts.write(job.part("ingest", well), sites)
         counts = pd.DataFrame({"Metadata_Site": [2, 1], "Count_Cells": [cells, cells + 1]})
-        tables.write(job.part("segment", well).with_suffix(".sites.parquet"), counts)
+        parts.write(job.part("segment", well).with_suffix(".sites.arrow"), counts)
 
     def quarantine(self, plate, well, stage, reason):
         stages = ("ingest", "segment", "features", "attribute")
@@ -114,7 +114,7 @@ def test_cells_are_the_parts_joined_in_order(tmp_path):
         *("Metadata_Platemap_Site", "Metadata_batch", "Metadata_Class", "Metadata_Margin"),
         *("Metadata_GradCAMO", "Metadata_PCIM_Enrichment", *FEATURES, *EMBEDDING),
     ]
-    part = tables.read(plate.job("P1").part("features", "B02")).set_index(aggregate.CELL)
+    part = parts.read(plate.job("P1").part("features", "B02")).set_index(aggregate.CELL)
     ours = cells[cells["Metadata_Well"] == "B02"].set_index(aggregate.CELL)
     for name in [*FEATURES, *EMBEDDING, "Metadata_Margin", "Metadata_Class"]:
         assert ours[name].to_dict() == part[name].to_dict()
@@ -166,7 +166,7 @@ def test_what_is_constant_among_the_controls_has_no_unit(tmp_path):
     for well in ROLES:
         path = plate.job("P1").part("features", well)
         value = 7.0 if ROLES[well] == "negative_control" else 9.0
-        tables.write(path, tables.read(path).assign(Nuclei_AreaShape_EulerNumber=value))
+        parts.write(path, parts.read(path).assign(Nuclei_AreaShape_EulerNumber=value))
     found = plate.run()
     assert found["wells"]["Nuclei_AreaShape_EulerNumber"].notna().all()
     assert found["wells_normalized"]["Nuclei_AreaShape_EulerNumber"].isna().all()
@@ -239,7 +239,7 @@ def test_without_a_model_an_older_ones_maps_are_no_columns(tmp_path):
     rows = pd.DataFrame(
         {"Metadata_Site": [1], "Metadata_Cell": [1], "Metadata_PCIM_Enrichment": [2.0]}
     )
-    tables.write(plate.job("P1").part("attribute", "A01"), rows)
+    parts.write(plate.job("P1").part("attribute", "A01"), rows)
     plate.project.ledger("attribute", "P1").add("A01", parts={}, key="k", files={})
     assert "Metadata_PCIM_Enrichment" not in plate.run()["cells"]
 
@@ -284,10 +284,10 @@ def test_the_screen_has_one_feature_set(tmp_path):
     for name in ("P1", "P2"):
         for well in ROLES:  # a copy of a feature, and one that no control varies in
             path = plate.job(name).part("features", well)
-            part = tables.read(path)
+            part = parts.read(path)
             part["Nuclei_AreaShape_Perimeter"] = 2 * part["Nuclei_AreaShape_Area"] + 1
             part["Cells_AreaShape_EulerNumber"] = 1.0
-            tables.write(path, part)
+            parts.write(path, part)
         plate.well(name, "B10", cells=0)
         plate.run(name)
     aggregate.run_screen(plate.job("screen"))

@@ -8,7 +8,7 @@ import yaml
 import zarr
 
 from plateglass import config as settings
-from plateglass import crops, plates, store, tables
+from plateglass import crops, parts, plates, store
 from plateglass.errors import UserError
 from plateglass.explain import pcim
 from plateglass.explain.fidelity import cell_share
@@ -84,12 +84,12 @@ class Plate:
         store.write_well(self.job.store, well, [10, 11])
         names = ["Metadata_Site", "Metadata_Cell", "Metadata_Class"]
         part = self.job.part("features", well)
-        tables.write(part, pd.DataFrame(rows, columns=names))
+        parts.write(part, pd.DataFrame(rows, columns=names))
         coarse = rng.random((len(rows), 8, 8)).astype(np.float16)
         np.savez(part.with_suffix(".maps.npz"), maps=coarse)
         row = {f"Background_{c}": [100.0] for c in INFO["channels"]}
         row |= {"P99_DNA": [600.0], "P99_GFP": [500.0]}
-        tables.write(self.job.part("ingest", well), pd.DataFrame(row))
+        parts.write(self.job.part("ingest", well), pd.DataFrame(row))
         Project.read(self.job.config).ledger("ingest", "P1").add(well, parts={}, key="k", files={})
 
     @property
@@ -113,9 +113,9 @@ def test_maps_are_those_of_each_cell_alone_by_the_network_that_never_saw_it(plat
         group = zarr.open_group(plate.root, mode="r")[f"{well[0]}/{int(well[1:])}"]
         network = f"seed0.fold{FOLDS[well]}" if well in FOLDS else "seed0.final"
         assert group.attrs["plateglass"]["network"] == network
-        features = tables.read(plate.job.part("features", well))
+        features = parts.read(plate.job.part("features", well))
         classes = features.set_index(["Metadata_Site", "Metadata_Cell"])["Metadata_Class"]
-        part = tables.read(plate.job.part("attribute", well))
+        part = parts.read(plate.job.part("attribute", well))
         assert len(part) == 4 and part["Metadata_Site"].tolist() == group["site"][...].tolist()
         for row, (site, cell) in enumerate(zip(group["site"][...], group["cell"][...])):
             field = int(site) - 10
@@ -149,7 +149,7 @@ def test_the_report_finds_the_maps(plate):
     cells = pd.DataFrame(
         {"Metadata_Well": "B01", "Metadata_Site": [10, 11] * 6, "Metadata_Cell": range(1, 13)}
     )
-    part = tables.read(plate.job.part("attribute", "B01"))
+    part = parts.read(plate.job.part("attribute", "B01"))
     everyone = pd.concat([cells, part.assign(Metadata_Well="B01")])[cells.columns].drop_duplicates()
     assert len(reported.explained(plate.root, everyone)) == 4
     site, cell = part.loc[0, ["Metadata_Site", "Metadata_Cell"]].astype(int)
@@ -189,7 +189,7 @@ def test_one_well_alone_all_cells_no_cells_and_removal(tmp_path):
     plate.well("B01", np.random.default_rng(9), cells=0)
     results = plate.run("B01", "B02")
     assert results["B01"].counts["cells"] == 0 and results["B02"].counts["cells"] == 12
-    assert len(tables.read(plate.job.part("attribute", "B01"))) == 0
+    assert len(parts.read(plate.job.part("attribute", "B01"))) == 0
     assert not (plate.root / "B" / "1").exists()
     before = zarr.open_group(plate.root, mode="r")["B/2/pcim"][...]
     plate.run("B02")

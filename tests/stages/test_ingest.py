@@ -11,7 +11,7 @@ import tifffile
 import yaml
 
 from plateglass import config as settings
-from plateglass import plates, store, tables
+from plateglass import parts, plates, store
 from plateglass.measure import quality
 from plateglass.stages import ingest
 from plateglass.wells import Job
@@ -70,7 +70,7 @@ class Raw:
         return self.folder / "results" / "P1" / "plate.zarr"
 
     def part(self, well):
-        return tables.read(self.job().part("ingest", well))
+        return parts.read(self.job().part("ingest", well))
 
 
 @pytest.fixture

@@ -64,6 +64,8 @@ def test_screen_writes_its_page_and_the_figures_for_the_terminal(job, html):
     assert len(page_.encode()) <= page.LIMIT
     said = json.loads((job.state / "summary.json").read_text())
     assert said["wells"] == "192"
+    failing = re.search(r"Controls that fail: ([^<]*?)\. Read", page_)
+    assert (failing and failing[1].replace(", ", "; ")) == said.get("controls that fail")
     assert re.fullmatch(r"0\.\d\d \(0\.\d\d to 0\.\d\d\)", said["P1: Z′"])
 
 

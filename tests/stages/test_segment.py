@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from plateglass import config as settings
-from plateglass import plates, store, tables
+from plateglass import parts, plates, store
 from plateglass.errors import DataError
 from plateglass.models import nuclei
 from plateglass.stages import segment
@@ -64,12 +64,12 @@ def test_a_well_gets_labels_rows_and_counts(job):
         "fields": 2, "Count_Cells": 3, "Count_Nuclei": 3, "Orphan_Nuclei": 0, "Orphan_Cells": 0,
         "Count_Debris": 0,
     }  # fmt: skip
-    table = tables.read(job.part("segment", "A01"))
+    table = parts.read(job.part("segment", "A01"))
     assert table["Metadata_Site"].tolist() == [3, 3, 7]
     assert table["Metadata_Cell"].tolist() == [1, 2, 1]
     assert table["Metadata_Edge"].tolist() == [False, False, True]
     np.testing.assert_allclose(table[["Metadata_X", "Metadata_Y"]].iloc[1], [53.5, 33.5])
-    counts = tables.read(job.part("segment", "A01").with_suffix(".sites.parquet"))
+    counts = parts.read(job.part("segment", "A01").with_suffix(".sites.arrow"))
     assert counts.set_index("Metadata_Site")["Count_Cells"].to_dict() == {3: 2, 7: 1}
     for field, site in enumerate((3, 7)):
         kernels, found = (store.read_labels(job.store, "A01", field, n) for n in segment.LABELS)
@@ -95,7 +95,7 @@ def test_a_well_without_a_cell_has_no_rows_and_columns_as_ever(job):
     assert result.quarantine is None
     assert result.counts["Count_Cells"] == 0
     next(iter(segment.run(job, ["A01"])))
-    empty, other = (tables.read(job.part("segment", well)) for well in ("B02", "A01"))
+    empty, other = (parts.read(job.part("segment", well)) for well in ("B02", "A01"))
     assert len(empty) == 0
     pd.testing.assert_series_equal(empty.dtypes, other.dtypes)
     assert not store.read_labels(job.store, "B02", 0, "cells").any()
@@ -133,7 +133,7 @@ def test_what_is_removed_is_gone(job):
     next(iter(segment.run(job, ["B02"])))
     segment.remove(job, ["A01"])
     assert not job.part("segment", "A01").exists()
-    assert not job.part("segment", "A01").with_suffix(".sites.parquet").exists()
+    assert not job.part("segment", "A01").with_suffix(".sites.arrow").exists()
     assert store.files_of(job.store, "A01", "cells") == []
     assert store.files_of(job.store, "B02", "cells") != []
 

@@ -93,7 +93,10 @@ def _network(config: Config, model: dict[str, Any], cite: _Citations) -> str:
             f"{train.surroundings.p:g}. "
         )
     if train.surroundings.erased and how != "keep":
-        text += "Crops whose cell was erased were shown besides, with all classes as their target alike. "
+        text += (
+            "Crops whose cell was erased were shown besides, with the classes' shares among the "
+            "training wells as their target. "
+        )
     if train.drop:
         text += (
             f"Channels were dropped at random (p = {train.drop:g}; an addition of plateglass to the "

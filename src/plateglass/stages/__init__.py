@@ -25,8 +25,8 @@ STAGES = {
         Stage("train", 1, "segment", wells=False),
         Stage("features", 1, "segment"),
         Stage("attribute", 1, "features"),
-        Stage("aggregate", 1, "attribute", wells=False),
-        Stage("report", 1, "aggregate", wells=False),
+        Stage("aggregate", 2, "attribute", wells=False),
+        Stage("report", 2, "aggregate", wells=False),
     )
 }
 SCREEN = "screen"  # stands for the plate in what concerns all plates

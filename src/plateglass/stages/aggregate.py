@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plateglass import tables
+from plateglass import parts, tables
 from plateglass.errors import DataError
 from plateglass.measure.names import CELL, features_of, ordered, platemap_column
 from plateglass.measure.profiles import normalized_wells, of_wells, selected
@@ -36,16 +36,17 @@ def run_plate(job: Job) -> None:
 
     def cells() -> Iterator[pd.DataFrame]:
         """Some wells at a time: columns by the hundred make every frame cost, however short."""
-        waiting: list[str] = []
-        rows = 0
+        waiting: dict[str, dict[str, pa.Table]] = {}
         for done, well in enumerate(wells, 1):
-            waiting.append(well)
-            rows += pq.read_metadata(job.part("features", well)).num_rows
+            waiting[well] = {
+                stage: parts.arrow(job.part(stage, well)) for stage in left if well in left[stage]
+            }
+            rows = sum(len(of_well["features"]) for of_well in waiting.values())
             if done == len(wells) or rows >= TOGETHER:
-                together = _cells(job, waiting, platemap, left)
+                together = _cells(job.plate, waiting, platemap)
                 profiles.append(of_wells(together))
                 yield together
-                waiting, rows = [], 0
+                waiting = {}
             job.progress(done, len(wells))
 
     tables.write(job.plate_dir / "cells.parquet", cells(), provenance, schema)
@@ -112,34 +113,32 @@ def _schema(
     place = {"Metadata_Plate": [""], "Metadata_Well": [""]}
     schemas = [tables.schema_of(pd.DataFrame(place)), tables.schema_of(platemap)]
     for well in wells:
-        schemas += [pq.read_schema(job.part(s, well)) for s, done in left.items() if well in done]
+        schemas += [parts.schema(job.part(s, well)) for s, done in left.items() if well in done]
     schema = tables.unite(schemas)
     return tables.only(schema, ordered(schema.names, list(platemap.columns)))
 
 
 def _cells(
-    job: Job, wells: list[str], platemap: pd.DataFrame, left: dict[str, set[str]]
+    plate: str, wells: dict[str, dict[str, pa.Table]], platemap: pd.DataFrame
 ) -> pd.DataFrame:
     """Some wells' cells: the parts of their stages side by side, by well, site and number."""
     key = ["Metadata_Well", *CELL]
     taken = {"Metadata_Plate", "Metadata_Well", *platemap.columns}
-    parts: dict[str, pd.DataFrame] = {}
-    for stage, done in left.items():
+    sides: dict[str, pd.DataFrame] = {}
+    for stage in dict.fromkeys(stage for of_well in wells.values() for stage in of_well):
         pieces = []
-        for well in (well for well in wells if well in done):
-            part = tables.arrow(job.part(stage, well))
-            part = part.select([c for c in part.column_names if c in CELL or c not in taken])
-            pieces.append(_of_well(part, well))
-        if pieces:
-            parts[stage] = pa.concat_tables(pieces, promote_options="permissive").to_pandas()
-            taken |= set(parts[stage].columns)
-    frame = parts["features"][key]  # which all of these wells have
-    for part in parts.values():
-        frame = frame.merge(part, "left", key, validate="1:1")
+        for well, part in ((well, w[stage]) for well, w in wells.items() if stage in w):
+            names = [c for c in part.column_names if c in CELL or c not in taken]
+            pieces.append(_of_well(part.select(names), well))
+        sides[stage] = pa.concat_tables(pieces, promote_options="permissive").to_pandas()
+        taken |= set(sides[stage].columns)
+    frame = sides["features"][key]  # which all of these wells have
+    for side in sides.values():
+        frame = frame.merge(side, "left", key, validate="1:1")
     order = frame["Metadata_Well"].map({well: at for at, well in enumerate(wells)})
     frame = frame.assign(_order=order).sort_values(["_order", *CELL], ignore_index=True)
     known = platemap.reindex(frame["Metadata_Well"]).reset_index(drop=True)
-    known.insert(0, "Metadata_Plate", job.plate)
+    known.insert(0, "Metadata_Plate", plate)
     known.insert(1, "Metadata_Well", frame["Metadata_Well"])
     return pd.concat([known, frame.drop(columns=["Metadata_Well", "_order"])], axis=1)
 
@@ -197,25 +196,26 @@ def _sites(project: Project, job: Job, quarantine: dict[str, str]) -> pd.DataFra
     bare = pd.DataFrame({"Metadata_Well": sorted(set(known) - set(table["Metadata_Well"]))})
     table = pd.concat([table, bare], ignore_index=True) if len(bare) else table
     counted = _together(
-        {well: job.part("segment", well).with_suffix(".sites.parquet") for well in segmented}
+        {well: job.part("segment", well).with_suffix(".sites.arrow") for well in segmented}
     )
     counted = counted[[c for c in counted if c in key or c not in table]]
     table = table.merge(counted, "left", key, validate="1:1")
     order = table["Metadata_Well"].map({well: at for at, well in enumerate(known)})
     table = table.assign(_order=order).sort_values(["_order", "Metadata_Site"], ignore_index=True)
     table = table.reindex(columns=[*first, *(c for c in table if c not in [*first, "_order"])])
-    whole_well = table["Metadata_Well"].map(quarantine)
+    table = table.astype(dict.fromkeys(first[-2:], "string") | {"Metadata_Site": "Int64"})
+    whole_well = table["Metadata_Well"].map(quarantine).astype("string")
     table["Metadata_Quarantine"] = table["Metadata_Quarantine"].fillna(whole_well)
     table["Metadata_Plate"] = job.plate
-    return table.astype(dict.fromkeys(first[-2:], "string") | {"Metadata_Site": "Int64"})
+    return table
 
 
-def _together(parts: dict[str, Path]) -> pd.DataFrame:
-    """The wells' parts one below the other, as Arrow, which hundreds of small ones cost little."""
-    tables_ = [_of_well(tables.arrow(path), well) for well, path in parts.items() if path.exists()]
-    if not tables_:
+def _together(files: dict[str, Path]) -> pd.DataFrame:
+    """The wells' parts one below the other; those that are there."""
+    found = [_of_well(parts.arrow(path), well) for well, path in files.items() if path.exists()]
+    if not found:
         return pd.DataFrame(columns=["Metadata_Well", "Metadata_Site"])
-    return pa.concat_tables(tables_, promote_options="permissive").to_pandas()
+    return pa.concat_tables(found, promote_options="permissive").to_pandas()
 
 
 def _of_well(part: pa.Table, well: str) -> pa.Table:

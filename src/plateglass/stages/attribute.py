@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from plateglass import crops, store, tables
+from plateglass import crops, parts, store
 from plateglass.errors import UserError
 from plateglass.explain.fidelity import cell_share
 from plateglass.explain.gradcam import upsample
@@ -81,7 +81,7 @@ def prepare(
 ) -> Drawn:
     """Draw a well's cells and cut their crops (in a worker)."""
     names = ["Metadata_Site", "Metadata_Cell", "Metadata_Class"]
-    rows = tables.read(job.part("features", well), names)
+    rows = parts.read(job.part("features", well), names)
     rows = draw(job.plate, well, rows, job.config.attribute.cells_per_well)
     with np.load(job.part("features", well).with_suffix(".maps.npz")) as kept:
         coarse = kept["maps"][rows.index]
@@ -159,7 +159,7 @@ def _write(job: Job, well: Drawn, maps: np.ndarray, version: dict) -> Result:
     table = rows[["Metadata_Site", "Metadata_Cell"]].assign(
         Metadata_PCIM_Share=share.numpy(), Metadata_PCIM_Enrichment=enrichment.numpy()
     )
-    tables.write(part, table, {})
+    parts.write(part, table)
     counts = {"cells": len(rows), "passes": RECIPES[recipe].passes}
     return Result(well.well, files=[part, *files], counts=counts)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from plateglass import crops, store, tables
+from plateglass import crops, parts, store
 from plateglass.errors import DataError
 from plateglass.explain.gradcam import gradcam_from_parts, gradcamo_score, upsample
 from plateglass.measure import classical
@@ -207,7 +207,7 @@ def _write(
             cell=rows["Metadata_Cell"].to_numpy(),
         )
         files.append(fresh.replace(part.with_suffix(".maps.npz")))
-    tables.write(part, rows, {})
+    parts.write(part, rows)
     return Result(well, files=files, counts=counts)
 
 

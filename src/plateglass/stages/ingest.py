@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plateglass import __version__, store, tables
+from plateglass import __version__, parts, store
 from plateglass.errors import DataError, SetupError
 from plateglass.files import digest
 from plateglass.layouts import Listing, Plane, listing, tiff
@@ -98,12 +98,12 @@ def finish(job: Job) -> None:
     channels = list(job.config.channel_names)
     if wells:
         shown = [f"{name}_{channel}" for channel in channels for name in ("P01", "P999")]
-        parts = (tables.arrow(job.part("ingest", well), shown) for well in wells)
-        parts = pa.concat_tables(parts).to_pandas()
+        each_well = (parts.arrow(job.part("ingest", well), shown) for well in wells)
+        found = pa.concat_tables(each_well).to_pandas()
         windows = {}
         for channel in channels:
-            low = float(f"{parts[f'P01_{channel}'].median():.2g}")
-            high = float(f"{parts[f'P999_{channel}'].quantile(0.95):.2g}")
+            low = float(f"{found[f'P01_{channel}'].median():.2g}")
+            high = float(f"{found[f'P999_{channel}'].quantile(0.95):.2g}")
             windows[channel] = (int(low), max(int(high), int(low) + 1))
         colours = {name: c.color for name, c in job.config.channels.items() if c.color}
         for well in wells:
@@ -218,7 +218,7 @@ def _write_part(path: Path, well: str, rows: list[dict], channels: list[str]) ->
         **{name: pd.array([row.get(name) for row in rows], "string") for name in text},
         **{name: np.array([row.get(name, np.nan) for row in rows], float) for name in names},
     }
-    tables.write(path, pd.DataFrame(columns))
+    parts.write(path, pd.DataFrame(columns))
 
 
 def _content(

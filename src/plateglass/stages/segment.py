@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from scipy import ndimage
 
-from plateglass import store, tables
+from plateglass import parts, store
 from plateglass.config import SegmentSettings
 from plateglass.errors import DataError
 from plateglass.models import cells, device, nuclei
@@ -47,9 +47,9 @@ def one_well(job: Job, well: str) -> Result:
         rows.append(table(site, *found[:2]))
         counts.append({"Metadata_Site": site} | found[2])
     part = job.part("segment", well)
-    tables.write(part, pd.concat(rows, ignore_index=True).astype(CELL_TYPES))
-    counted = part.with_suffix(".sites.parquet")
-    tables.write(counted, pd.DataFrame(counts))
+    parts.write(part, pd.concat(rows, ignore_index=True).astype(CELL_TYPES))
+    counted = part.with_suffix(".sites.arrow")
+    parts.write(counted, pd.DataFrame(counts))
     files = [part, counted] + [
         path for name in LABELS for path in store.files_of(job.store, well, name)
     ]
@@ -66,7 +66,7 @@ def remove(job: Job, wells: list[str]) -> None:
             store.remove_labels(job.store, well, name)
         part = job.part("segment", well)
         part.unlink(missing_ok=True)
-        part.with_suffix(".sites.parquet").unlink(missing_ok=True)
+        part.with_suffix(".sites.arrow").unlink(missing_ok=True)
 
 
 def labels(

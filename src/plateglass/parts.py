@@ -1,0 +1,69 @@
+"""A well's rows between the stage that made them and the plate's tables: Arrow files.
+
+Not Parquet: a part has a few rows and hundreds of columns, and Parquet's headers cost twenty times the
+rows (60 ms to write and 50 ms to read 4 cells of 623 columns, against 3 and 2).
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from plateglass import tables
+from plateglass.errors import DamageError
+
+
+def write(path: Path, frame: pd.DataFrame) -> None:
+    """Write a part; readers see the old file or the whole new one. The index is not written."""
+    table = tables.of_frame(frame)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with pa.ipc.new_file(temporary, table.schema) as writer:
+            writer.write_table(table)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A part, or those of some columns that it has.
+
+    Raises
+    ------
+    DamageError
+        The file is absent or no whole Arrow file.
+    """
+    return arrow(path, columns).to_pandas()
+
+
+def arrow(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """What `read` reads, as Arrow has it: many parts are put together so, not as frames."""
+    with _opened(path) as found:
+        table = found.read_all()
+        table.validate(full=True)
+    if columns is None:
+        return table
+    return table.select([column for column in columns if column in table.column_names])
+
+
+def schema(path: Path) -> pa.Schema:
+    """Columns and types of a part (``DamageError`` as `read`)."""
+    with _opened(path) as found:
+        return found.schema
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    try:
+        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as found:
+            yield found
+    except (OSError, ValueError, pa.ArrowException) as error:
+        # pyarrow says OSError of a torn file too, without a number; the machine's faults have one
+        if getattr(error, "errno", None) not in (None, errno.ENOENT):
+            raise
+        raise DamageError(path, f"cannot be read ({error})") from error
