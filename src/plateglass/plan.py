@@ -411,7 +411,8 @@ class Plan:
             now = _flat(self.project.settings(stage))
             names = sorted(n for n in now | before if now.get(n) != before.get(n))
             said = [f"{_some(names)} changed"] if names else []
-            said += ["the stage's code changed"] if code != STAGES[stage].version else []
+            if code != STAGES[stage].version and not STAGES[stage].wells:  # of wells ledgers tell
+                said.append("the stage's code changed")
             return ", ".join(said)
         return ""
 

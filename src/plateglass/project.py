@@ -36,6 +36,7 @@ class Project:
     sheet: tuple[plates.Plate, ...]
     maps: Platemaps
     _own: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    _settings: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -170,6 +171,11 @@ class Project:
 
     def settings(self, stage: str) -> dict[str, Any]:
         """The settings that a stage's results depend on, named as in their file."""
+        if stage not in self._settings:
+            self._settings[stage] = self._read_settings(stage)
+        return self._settings[stage]
+
+    def _read_settings(self, stage: str) -> dict[str, Any]:
         config = self.config
         own = getattr(config, stage).model_dump(mode="json")
         if stage == "ingest":

@@ -82,6 +82,15 @@ def test_two_processes_give_what_one_gives(few, pool_folder, tmp_path):
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
+@pytest.fixture
+def heard():
+    """SIGINT as a terminal's child has it: whoever is started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_waits_for_no_network(few, pool_folder, tmp_path):
     settings, tasks = few
     settings = settings.model_copy(update={"epochs": 10**5})  # hours, were they waited for
