@@ -1,8 +1,13 @@
 """Files that are whole or not there, and what is in them; knows no plates."""
 
+import contextlib
+import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from plateglass.errors import DamageError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -15,6 +20,23 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError:  # a full disk: leave no half behind to fill it
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def damage_of(path: Path, *torn: type[Exception]) -> Iterator[None]:
+    """Name a file that is absent, or of which its reader says ``torn``; the machine's faults pass.
+
+    Raises
+    ------
+    DamageError
+        In place of these. pyarrow says OSError of a torn file too, but without a number.
+    """
+    try:
+        yield
+    except (OSError, *torn) as error:
+        if getattr(error, "errno", None) not in (None, errno.ENOENT):
+            raise
+        raise DamageError(path, f"cannot be read ({error})") from error
 
 
 def digest(path: Path) -> tuple[int, str]:

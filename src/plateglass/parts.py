@@ -5,7 +5,6 @@ rows (60 ms to write and 50 ms to read 4 cells of 623 columns, against 3 and 2).
 """
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from plateglass import tables
-from plateglass.errors import DamageError
+from plateglass.files import damage_of
 
 
 def write(path: Path, frame: pd.DataFrame) -> None:
@@ -59,11 +58,9 @@ def schema(path: Path) -> pa.Schema:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[pa.ipc.RecordBatchFileReader]:
-    try:
-        with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as found:
-            yield found
-    except (OSError, ValueError, pa.ArrowException) as error:
-        # pyarrow says OSError of a torn file too, without a number; the machine's faults have one
-        if getattr(error, "errno", None) not in (None, errno.ENOENT):
-            raise
-        raise DamageError(path, f"cannot be read ({error})") from error
+    with (
+        damage_of(path, ValueError, pa.ArrowException),
+        pa.OSFile(str(path)) as file,
+        pa.ipc.open_file(file) as found,
+    ):
+        yield found

@@ -1,6 +1,5 @@
 """How a table is written and read: Parquet, zstd, under a temporary name, saying what made it."""
 
-import errno
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plateglass.errors import DamageError
+from plateglass.files import damage_of
 
 KEY = b"plateglass"  # in the file's metadata: JSON of version, config, stage versions, model key
 GROUP = 10_000  # rows a row group: with some hundred columns, smaller ones are mostly headers
@@ -70,13 +69,8 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     DamageError
         The file is absent or no whole Parquet file.
     """
-    try:
+    with damage_of(path, pa.ArrowInvalid):
         found = pq.ParquetFile(path).read(columns=columns and list(columns), use_threads=False)
-    except (OSError, pa.ArrowInvalid) as error:
-        # pyarrow says OSError of a torn file too, without a number; the machine's faults have one
-        if getattr(error, "errno", None) not in (None, errno.ENOENT):
-            raise
-        raise DamageError(path, f"cannot be read ({error})") from error
     return found.to_pandas()
 
 
