@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt as stop:
         by = str(stop) or "the keyboard"
-        # what Dask had under way dies with its loop; nobody need read of each task
+        # what zarr and Dask had under way dies with its loop; nobody need read of each task
         logging.getLogger("asyncio").disabled = True
         print(f"plateglass: stopped by {by}; finished wells are kept", file=sys.stderr)
         return 130
