@@ -132,6 +132,7 @@ def each(
 @contextlib.contextmanager
 def client(job: Job) -> Iterator[Any]:
     """A Dask client: of the running cluster that ``run.dask`` names, else of this job's workers."""
+    import dask
     from distributed import Client, LocalCluster
 
     if job.config.run.dask is not None:
@@ -140,6 +141,8 @@ def client(job: Job) -> Iterator[Any]:
         return
     workers = job.config.run.workers or job.threads
     with (
+        # its profiler looks at every worker a hundred times a second: a sixth of the mask step's time
+        dask.config.set({"distributed.worker.profile.enabled": False}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
