@@ -28,7 +28,7 @@ _KILLED = (
     "run.workers, and give the same command again. Finished wells are kept"
 )
 
-# Numerical libraries read the first three when first imported: one thread a process, so that results do
+# Libraries read the first four when first imported: one thread a process, so that results do
 # not depend on the number of cores and workers do not fight over them. The others tell glibc in workers
 # to keep what was freed for the next batch or field: Dask sets the second so low that each array is
 # fetched from the kernel and given back: a fifth of a run's CPU time was the system's, now a twentieth.
@@ -36,6 +36,7 @@ OF_WORKERS = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "ZARR_THREADING__MAX_WORKERS": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }

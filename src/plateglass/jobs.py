@@ -7,9 +7,7 @@ job finds the note of one before it, files are compared byte by byte with what t
 
 import importlib
 import json
-import resource
 import shutil
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +20,7 @@ from plateglass.plan import PLATE_TABLES, damaged, ingest_key, marker, parts_of
 from plateglass.project import Project
 from plateglass.raw import scan
 from plateglass.stages import SCREEN, STAGES
-from plateglass.wells import Job, Result
-
-_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
+from plateglass.wells import Job, Result, make_ready, peak_mb, peak_worker_mb
 
 
 def run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
@@ -110,18 +106,14 @@ def _doubt(project: Project, damaged_file: Path) -> None:
 
 def _note_cost(job: Job, seconds: float) -> None:
     """One line of ``costs.jsonl``: wall time, and peak memory of the largest process (MB)."""
-    own, workers = (
-        resource.getrusage(who).ru_maxrss * _RSS_UNIT / 1e6
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
     cost = {
         "plate": job.plate,
         "stage": job.stage,
         "key": job.key,
         "threads": job.threads,
         "seconds": round(seconds, 1),
-        "peak_mb": round(own),
-        "peak_worker_mb": round(workers),
+        "peak_mb": round(peak_mb()),
+        "peak_worker_mb": round(peak_worker_mb(job)),
     }
     print(json.dumps(cost))
     job.state.mkdir(parents=True, exist_ok=True)
@@ -151,6 +143,7 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     wells = sorted(reasons.keys() - set(gone))
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
     if wells or gone or stage == "ingest":  # ingest: channels may have other colours
+        make_ready(job, wells)
         module = importlib.import_module(f"plateglass.stages.{stage}")
         if gone:
             module.remove(job, gone)

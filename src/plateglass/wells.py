@@ -1,10 +1,15 @@
 """A job as its stage sees it, and Dask over its wells."""
 
 import contextlib
+import logging
+import multiprocessing
 import os
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +22,14 @@ if TYPE_CHECKING:
 
 CLUSTER_FROM = 5  # starting worker processes costs seconds: fewer wells than this run in the job
 WORKERS_WITHIN = 600  # seconds that a running cluster has to get its first worker from a queue
+
+# Elsewhere the system's own libraries may not be forked.
+_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+_DASK = {
+    "distributed.worker.multiprocessing-method": _METHOD,
+    # looks at every worker a hundred times a second: a sixth of the mask step's time
+    "distributed.worker.profile.enabled": False,
+}
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,8 @@ class Job:
 
 T = TypeVar("T")
 _clock: dict[Path, tuple[float, float]] = {}
+_peaks: dict[tuple[str, str], float] = {}
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
 
 
 @dataclass
@@ -121,12 +136,38 @@ def each(
     wells are few. A ``DataError`` quarantines its well; any other error ends the job, after the
     wells under way have been handed over.
     """
-    if job.config.run.dask is None and (job.threads < 2 or len(wells) < CLUSTER_FROM):
+    if job.config.run.dask is None and not _in_workers(job, wells):
         for well in wells:
             yield _attempt(function, job, well, given)
         return
     with client(job) as dask:
         yield from _spread(dask, function, job, wells, given)
+
+
+def make_ready(job: Job, wells: Sequence[str]) -> None:
+    """Where `each` will start workers, let their imports begin now, beside this process's own.
+
+    Workers are forked from a server that has imported Dask and the stage and done nothing else.
+    """
+    if _METHOD == "forkserver" and job.config.run.dask is None and _in_workers(job, wells):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["distributed", f"plateglass.stages.{job.stage}"])
+        forkserver.ensure_running()
+
+
+def _in_workers(job: Job, wells: Sequence[str]) -> bool:
+    return job.threads > 1 and len(wells) >= CLUSTER_FROM
+
+
+def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
+    """Most memory that this process, or one whose end it has seen, has held (MB)."""
+    return resource.getrusage(who).ru_maxrss * _RSS_UNIT / 1e6
+
+
+def peak_worker_mb(job: Job) -> float:
+    """Most memory that a worker of this job has held (MB); 0 where it had none."""
+    # Dask's workers are told by themselves: they end as the fork server's children, not as ours
+    return max(_peaks.get((job.plate, job.stage), 0.0), peak_mb(resource.RUSAGE_CHILDREN))
 
 
 @contextlib.contextmanager
@@ -141,20 +182,20 @@ def client(job: Job) -> Iterator[Any]:
         return
     workers = job.config.run.workers or job.threads
     with (
-        # its profiler looks at every worker a hundred times a second: a sixth of the mask step's time
-        dask.config.set({"distributed.worker.profile.enabled": False}),
+        dask.config.set(_DASK),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",  # any free port: jobs run side by side
             memory_limit=0,
-            silence_logs=40,
+            silence_logs=logging.CRITICAL,  # what matters comes back as an exception
             local_directory=str(job.state / "dask"),
         ) as cluster,
         Client(cluster, set_as_default=False) as own,
     ):
         yield own
+        _peaks[job.plate, job.stage] = max(own.run(peak_mb).values(), default=0.0)
 
 
 def _running(scheduler: str) -> Any:

@@ -20,7 +20,6 @@ import contextlib
 import importlib
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -40,7 +39,7 @@ from plateglass import config, jobs
 from plateglass.cli import OF_WORKERS
 from plateglass.plan import Plan
 from plateglass.project import Project
-from plateglass.wells import Job, Result, each
+from plateglass.wells import Job, Result, each, peak_mb
 
 ROOT = Path(__file__).parents[2]
 STEPS = ("ingest", "segment")
@@ -127,8 +126,7 @@ def spent(settings: Path, stage: str, plate: str, threads: int) -> dict:
     found |= {name: value - io[name] for name, value in _io().items()}
     by_process.pop(os.getpid(), None)
     found["busiest"] = max([found["cpu"], *by_process.values()])
-    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found["peak_worker_mb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    found["peak_mb"] = peak_mb()
     module.each, jobs._record = each, record
     return found
 
