@@ -54,7 +54,7 @@ def test_round_trip(plate):
     assert np.array_equal(store.read_labels(plate, "C11", 0, "cells"), labels())
     assert store.read_labels(plate, "C11", 0, "cells").dtype == np.int32
     assert store.read_field(plate, "C11", 0).dtype == np.uint16
-    assert store.fields(plate, "B03") == 2
+    assert len(store.sites(plate, "B03")) == 2
     assert store.sites(plate, "B03") == [3, 7]
     assert store.wells(plate) == ["B03", "C11"]
     assert store.pixel_size(plate, "B03") == (0.5, 1.0)
@@ -156,7 +156,7 @@ def test_rewritten_field_drops_labels_unless_told(plate):
 def test_a_well_is_not_whole_while_its_fields_change(plate):
     store.write_field(plate, "B03", 0, image(5), 0.5, CHANNELS)
     with pytest.raises(DamageError, match=r"B/3/zarr.json: is missing"):
-        store.fields(plate, "B03")
+        store.sites(plate, "B03")
     assert store.check(plate) == ["B/3: zarr.json is missing or torn"]
 
 

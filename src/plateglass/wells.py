@@ -150,8 +150,8 @@ def make_ready(job: Job, wells: Sequence[str]) -> None:
     Workers are forked from a server that has imported Dask and the stage and done nothing else.
     """
     if _METHOD == "forkserver" and job.config.run.dask is None and _in_workers(job, wells):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["distributed", f"plateglass.stages.{job.stage}"])
+        needed = ["distributed", "plateglass.config", "plateglass.store.arrays"]
+        multiprocessing.set_forkserver_preload([*needed, f"plateglass.stages.{job.stage}"])
         forkserver.ensure_running()
 
 

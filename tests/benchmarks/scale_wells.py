@@ -10,7 +10,8 @@
 `constant` prints reads, writes, CPU ms a well and peak memory of ingest and of the mask step (segment
 with a threshold in the network's place) in one process, after a plate that warms it up. `workers` runs
 both steps with one and with two workers, and as two jobs of half the wells each that share nothing but the
-machine: what its two cores can give. CPU seconds are those of the busiest process. `changed` runs every
+machine: what its two cores can give; wall times are those of whole processes. CPU seconds are those of the
+busiest process. `changed` runs every
 job of a plate (classical features, no network) by the command line, then again after one well got other
 images, beside a plate that has that one well only.
 """
@@ -35,11 +36,11 @@ import tifffile
 import yaml
 from fabricated import wells_of
 
-from plateglass import config, jobs
+from plateglass import config, jobs, wells
 from plateglass.cli import OF_WORKERS
 from plateglass.plan import Plan
 from plateglass.project import Project
-from plateglass.wells import Job, Result, each, peak_mb
+from plateglass.wells import Job, Result, peak_mb
 
 ROOT = Path(__file__).parents[2]
 STEPS = ("ingest", "segment")
@@ -106,28 +107,29 @@ def step(job: Job, well: str, name: str, **given) -> Result:
 
 
 def spent(settings: Path, stage: str, plate: str, threads: int) -> dict:
-    """CPU, wall, reads and writes of this process, and the busiest process's CPU, of one job."""
+    """CPU, reads and writes of this process, and the busiest process's CPU, of one job."""
     by_process: dict[int, float] = {}
-    module, record = importlib.import_module(f"plateglass.stages.{stage}"), jobs._record
+    each, record = wells.each, jobs._record
 
     def note(job, ledger, parts, result):
         pid = result.counts["pid"]
         by_process[pid] = max(by_process.get(pid, 0), result.counts["cpu"])
         record(job, ledger, parts, result)
 
-    module.each = lambda job, function, wells, **given: each(job, step, wells, name=stage, **given)
+    # the stage itself is imported by the job, as ever: beside its workers' imports
+    wells.each = lambda job, function, names, **given: each(job, step, names, name=stage, **given)
     jobs._record = note
     project = Project.read(config.read(settings))
     key = Plan(project).keys[plate, stage]
-    io, cpu, wall = _io(), time.process_time(), time.perf_counter()
+    io, cpu = _io(), time.process_time()
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         jobs.run(project, stage, plate, key, threads)
-    found = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    found = {"cpu": time.process_time() - cpu}
     found |= {name: value - io[name] for name, value in _io().items()}
     by_process.pop(os.getpid(), None)
     found["busiest"] = max([found["cpu"], *by_process.values()])
     found["peak_mb"] = peak_mb()
-    module.each, jobs._record = each, record
+    wells.each, jobs._record = each, record
     return found
 
 
@@ -137,12 +139,14 @@ def _io() -> dict[str, int]:
 
 
 def child(folder: Path, *arguments: str) -> dict:
-    """`spent` in a fresh process; the last line it prints."""
+    """`spent` in a fresh process (the last line it prints), and the wall time of that process."""
     command = [sys.executable, __file__, "--folder", str(folder), "_job", *map(str, arguments)]
+    start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
+    wall = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1]) | {"wall": wall}
 
 
 # ---------------------------------------------------------------------- what is asked
@@ -285,9 +289,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--folder", type=Path, required=True)
     what = arguments.add_subparsers(dest="what", required=True)
-    for function, wells in ((constant, [12, 96, 384]), (workers, [16]), (changed, [384])):
+    for function, counts in ((constant, [12, 96, 384]), (workers, [96]), (changed, [384])):
         one = what.add_parser(function.__name__)
-        one.add_argument("--wells", type=int, nargs="+", default=wells)
+        one.add_argument("--wells", type=int, nargs="+", default=counts)
         one.add_argument("--size", type=int, default=96)
         one.add_argument("--channels", type=int, default=2)
         one.add_argument("--rounds", type=int, default=3)

@@ -96,6 +96,7 @@ def finish(job: Job) -> None:
     """
     wells = store.wells(job.store)
     channels = list(job.config.channel_names)
+    fields = {}
     if wells:
         shown = [f"{name}_{channel}" for channel in channels for name in ("P01", "P999")]
         each_well = (parts.arrow(job.part("ingest", well), shown) for well in wells)
@@ -106,9 +107,7 @@ def finish(job: Job) -> None:
             high = float(f"{found[f'P999_{channel}'].quantile(0.95):.2g}")
             windows[channel] = (int(low), max(int(high), int(low) + 1))
         colours = {name: c.color for name, c in job.config.channels.items() if c.color}
-        for well in wells:
-            store.set_display(job.store, well, windows, colours)
-    fields = {well: store.fields(job.store, well) for well in wells}
+        fields = {w: store.set_display(job.store, w, windows, colours) for w in wells}
     note = {
         "version": __version__,
         "stage": {"ingest": STAGES["ingest"].version},

@@ -26,7 +26,6 @@ from plateglass.store.fields import (
 from plateglass.store.metadata import display, geometry, pixel_size
 from plateglass.store.places import (
     content,
-    fields,
     files_of,
     remove_empty_rows,
     remove_well,
@@ -39,7 +38,6 @@ __all__ = [
     "check",
     "content",
     "display",
-    "fields",
     "files_of",
     "geometry",
     "pixel_size",

@@ -122,13 +122,15 @@ def set_display(
     well: str,
     windows: dict[str, tuple[float, float]],
     colours: dict[str, str] | None = None,
-) -> None:
-    """Say how viewers paint the fields of a well; pixels, and the bytes on the disk, stay.
+) -> int:
+    """Say how viewers paint the fields of a well, and return how many these are.
 
-    windows: channel → values that are black and full; colours: channel → RRGGBB, where given.
+    Pixels, and the bytes on the disk, stay. windows: channel → values that are black and full;
+    colours: channel → RRGGBB, where given.
     """
     folder = well_dir(root, well)
-    for entry in attributes(folder)["ome"]["well"]["images"]:
+    images = attributes(folder)["ome"]["well"]["images"]
+    for entry in images:
         image = folder / entry["path"]
         found = attributes(image)
         channels = found["ome"]["omero"]["channels"]
@@ -141,6 +143,7 @@ def set_display(
             window["start"], window["end"], channel["color"] = shown
         if new:
             metadata.write_image(image, found)
+    return len(images)
 
 
 def read_field(

@@ -66,11 +66,6 @@ def wells(root: Path) -> list[str]:
     return [well for _, _, well in sorted(found)]
 
 
-def fields(root: Path, well: str) -> int:
-    """How many fields the well has."""
-    return len(attributes(well_dir(root, well))["ome"]["well"]["images"])
-
-
 def sites(root: Path, well: str) -> list[int]:
     """The source's site number of each field, in the order of the fields."""
     return [int(site) for site in attributes(well_dir(root, well))["plateglass"]["sites"]]
