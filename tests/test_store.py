@@ -197,9 +197,11 @@ def test_half_written_is_nobodys(plate, monkeypatch):
 
 def test_display_changes_no_size(plate):
     before = {path: path.stat().st_size for path in plate.rglob("*") if path.is_file()}
-    windows = {"DNA": (12, 3456), "GFP": (1, 60000)}
-    store.set_display(plate, "B03", windows, {"DNA": "ABCDEF"})
-    assert store.display(plate, "B03", 1)[0] == ("DNA", "ABCDEF", 12, 3456)
+    shown = {"DNA": (12, 3456, "ABCDEF"), "GFP": (1, 60000, "00E05A")}
+    store.set_display(plate, ["B03"], shown)
+    assert store.display(plate, "B03", 1) == shown
+    assert store.display_of_all(plate) is None
+    store.write_plate(plate, {"B03": 2, "C11": 2}, CHANNELS, "P1")
     ome = json.loads((plate / "B/3/1/zarr.json").read_text())["attributes"]["ome"]
     window = ome["omero"]["channels"][1]["window"]
     assert window == {"min": 0, "max": 65535, "start": 1, "end": 60000}
@@ -218,7 +220,7 @@ def test_content_is_kept_with_the_field(plate):
     assert store.content(plate, "B03", 0) == ""
     store.write_field(plate, "B03", 0, image(5), 0.5, CHANNELS, content="key")
     store.write_well(plate, "B03", [3, 7])
-    store.set_display(plate, "B03", {"DNA": (12, 3456), "GFP": (1, 60000)})
+    store.set_display(plate, ["B03"], {name: (12, 3456, "ABCDEF") for name in CHANNELS})
     assert store.content(plate, "B03", 0) == "key"
     assert store.content(plate, "H12", 0) is None
 

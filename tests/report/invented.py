@@ -170,11 +170,11 @@ def _store(
     spec = synthetic.PlateSpec(
         job.plate, wells, seed=seed, channels=("DNA", "Marker"), size=320, cells=20
     )
-    windows = dict.fromkeys(CHANNELS, (100, 2400))
+    shown = {name: (100, 2400, colour) for name, colour in store.colours_of(CHANNELS).items()}
     places = {}
     for well in drawn:
         site = synthetic.render_site(spec, well, 1)
-        store.write_field(job.store, well, 0, site.image, 0.65, CHANNELS, windows)
+        store.write_field(job.store, well, 0, site.image, 0.65, CHANNELS, shown)
         store.write_well(job.store, well, [1])
         for name, labels in (("nuclei", site.nuclei), ("cells", site.cells)):
             store.write_labels(job.store, well, 0, name, labels)

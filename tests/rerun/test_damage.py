@@ -106,6 +106,18 @@ def test_one_bit_of_a_part_a_table_or_the_networks_is_found_by_verify(screen, pa
     assert screen.plan().reasons == {}
 
 
+def test_torn_metadata_of_an_image_are_found_by_verify(screen):
+    """Display windows in it change with other wells, so the ledger has no digest of this file."""
+    path = screen.results / "P2/plate.zarr/A/3/0/zarr.json"
+    whole = path.read_bytes()
+    path.write_bytes(b"?" + whole[1:])
+    assert screen.plan().reasons == {}
+    set_section(screen, "run", verify="full")
+    assert sorted(screen.run()) == [("P2", "ingest", "A03"), ("P2", "segment", "A03")]
+    assert path.read_bytes() == whole
+    assert screen.plan().reasons == {}
+
+
 @pytest.mark.parametrize(
     "file", ["screen/model/model.safetensors", "screen/model/donors.safetensors"]
 )

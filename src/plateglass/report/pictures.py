@@ -19,9 +19,9 @@ def read(root: Path, well: str, field: int, level: int = 0) -> tuple[np.ndarray,
     shown = store.display(root, well, field)
     image = store.read_field(root, well, field, level)
     plane = image[:, image.shape[1] // 2].astype(np.float32)
-    low = np.array([s[2] for s in shown], np.float32)[:, None, None]
-    high = np.array([s[3] for s in shown], np.float32)[:, None, None]
-    return np.clip((plane - low) / np.maximum(high - low, 1e-6), 0, 1), [s[1] for s in shown]
+    low, high, colours = zip(*shown.values())
+    low, high = (np.array(values, np.float32)[:, None, None] for values in (low, high))
+    return np.clip((plane - low) / np.maximum(high - low, 1e-6), 0, 1), list(colours)
 
 
 def blend(tones: np.ndarray, colours: list[str]) -> np.ndarray:

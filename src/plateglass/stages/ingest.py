@@ -38,11 +38,14 @@ def run(job: Job, wells: list[str], found: Listing | None = None) -> Iterator[Re
             f"{job.plate}: the images do not tell their pixel size, 1 µm is written; set "
             "ingest.pixel_size_um"
         )
-    return each(job, one_well, wells, usual=usual)
+    return each(job, one_well, wells, usual=usual, shown=_shown_before(job))
 
 
-def one_well(job: Job, well: str, usual: tiff.Format) -> Result:
-    """Read, measure and store a well, a site at a time. Counts: planes and files read, fields."""
+def one_well(job: Job, well: str, usual: tiff.Format, shown: store.Shown | None = None) -> Result:
+    """Read, measure and store a well, a site at a time. Counts: planes and files read, fields.
+
+    ``shown``: how the plate's other fields are painted; see `finish`.
+    """
     channels, settings = list(job.config.channel_names), job.config.ingest
     index = _listing(job)
     planes = _present(index, well)
@@ -65,7 +68,7 @@ def one_well(job: Job, well: str, usual: tiff.Format) -> Result:
         same = store.content(job.store, well, field) == key
         if not (same and well in job.known):
             store.write_field(
-                job.store, well, field, image, size, channels,
+                job.store, well, field, image, size, channels, shown,
                 z_step_um=step, content=key, keep_labels=same,
             )  # fmt: skip
             written += 1
@@ -88,32 +91,48 @@ def remove(job: Job, wells: list[str]) -> None:
 
 
 def finish(job: Job) -> None:
-    """Write the plate's metadata, and the display windows from the plate's percentiles.
+    """Write the plate's metadata; where the display windows are other ones now, every field's.
 
-    Windows are how viewers paint, no result: they alone depend on all wells. From the median of the
-    sites' 1st to the 95th percentile of their 99.9th percentiles, two digits, so that one well more
-    seldom changes them.
+    Windows are how viewers paint, no result: they alone depend on all wells.
     """
-    wells = store.wells(job.store)
-    channels = list(job.config.channel_names)
-    fields = {}
+    wells, channels = store.wells(job.store), list(job.config.channel_names)
+    fields, shown = {}, None
     if wells:
-        shown = [f"{name}_{channel}" for channel in channels for name in ("P01", "P999")]
-        each_well = (parts.arrow(job.part("ingest", well), shown) for well in wells)
-        found = pa.concat_tables(each_well).to_pandas()
-        windows = {}
-        for channel in channels:
-            low = float(f"{found[f'P01_{channel}'].median():.2g}")
-            high = float(f"{found[f'P999_{channel}'].quantile(0.95):.2g}")
-            windows[channel] = (int(low), max(int(high), int(low) + 1))
-        colours = {name: c.color for name, c in job.config.channels.items() if c.color}
-        fields = {w: store.set_display(job.store, w, windows, colours) for w in wells}
+        asked = [f"{name}_{channel}" for channel in channels for name in ("P01", "P999")]
+        asked += ["Metadata_Well", "Metadata_Quarantine"]
+        each_well = (parts.arrow(job.part("ingest", well), asked) for well in wells)
+        sites = pa.concat_tables(each_well).to_pandas()
+        sites = sites[sites["Metadata_Quarantine"].isna()]
+        fields = sites["Metadata_Well"].value_counts().to_dict()
+        shown = _shown(job, sites)
+        if shown != _shown_before(job):
+            store.set_display(job.store, wells, shown)
     note = {
         "version": __version__,
         "stage": {"ingest": STAGES["ingest"].version},
         "settings": job.config.ingest.model_dump(mode="json"),
     }
-    store.write_plate(job.store, fields, channels, job.plate, note)
+    store.write_plate(job.store, fields, channels, job.plate, shown, note)
+
+
+def _shown(job: Job, sites: pd.DataFrame) -> store.Shown:
+    """How the plate's fields are to be painted, each channel in its colour.
+
+    From the median of the sites' 1st to the 95th percentile of their 99.9th percentiles, two digits,
+    so that one well more seldom changes them.
+    """
+    found: store.Shown = {}
+    for channel, colour in store.colours_of(list(job.config.channel_names)).items():
+        low = int(float(f"{sites[f'P01_{channel}'].median():.2g}"))
+        high = int(float(f"{sites[f'P999_{channel}'].quantile(0.95):.2g}"))
+        found[channel] = low, max(high, low + 1), job.config.channels[channel].color or colour
+    return found
+
+
+def _shown_before(job: Job) -> store.Shown | None:
+    """How the plate's fields are painted, if they all are, and have these channels."""
+    shown = store.display_of_all(job.store)
+    return shown if shown and set(shown) == set(job.config.channel_names) else None
 
 
 class _Reader:

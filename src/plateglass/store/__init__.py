@@ -23,7 +23,14 @@ from plateglass.store.fields import (
     write_plate,
     write_well,
 )
-from plateglass.store.metadata import display, geometry, pixel_size
+from plateglass.store.metadata import (
+    Shown,
+    colours_of,
+    display,
+    display_of_all,
+    geometry,
+    pixel_size,
+)
 from plateglass.store.places import (
     content,
     files_of,
@@ -35,9 +42,12 @@ from plateglass.store.places import (
 )
 
 __all__ = [
+    "Shown",
     "check",
+    "colours_of",
     "content",
     "display",
+    "display_of_all",
     "files_of",
     "geometry",
     "pixel_size",

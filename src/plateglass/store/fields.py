@@ -28,12 +28,18 @@ if TYPE_CHECKING:
 
 
 def write_plate(
-    root: Path, wells: dict[str, int], channels: list[str], name: str, note: dict | None = None
+    root: Path,
+    wells: dict[str, int],
+    channels: list[str],
+    name: str,
+    shown: metadata.Shown | None = None,
+    note: dict | None = None,
 ) -> None:
     """Write the plate's and its rows' metadata.
 
-    wells: well → number of fields, of the wells that are there; note: what else is kept under
-    `plateglass` (version, settings). A plate without wells gets no metadata.
+    wells: well → number of fields, of the wells that are there; shown: how all their fields are
+    painted; note: what else is kept under `plateglass` (version, settings). A plate without wells
+    gets no metadata.
     """
     root = Path(root)
     remove_empty_rows(root)
@@ -43,7 +49,8 @@ def write_plate(
     for row in sorted({split(well)[0] for well in wells}):
         metadata.write_group(root / row, {})
     ome = metadata.plate(wells, name, metadata.geometry(list(wells)))
-    metadata.write_group(root, {"ome": ome, "plateglass": {"channels": channels, **(note or {})}})
+    own = {"channels": channels, "shown": shown, **(note or {})}
+    metadata.write_group(root, {"ome": ome, "plateglass": own})
 
 
 def write_well(root: Path, well: str, sites: Iterable[int]) -> None:
@@ -69,7 +76,7 @@ def write_field(
     image: "np.ndarray",
     pixel_size_um: float,
     channels: list[str],
-    windows: dict[str, tuple[float, float]] | None = None,
+    shown: metadata.Shown | None = None,
     z_step_um: float = 1.0,
     content: str = "",
     keep_labels: bool = False,
@@ -78,10 +85,10 @@ def write_field(
 
     The well's zarr.json goes: until `write_well` writes it again, the well is not whole.
 
-    image: (c, z, y, x) uint8 or uint16, the channels in the order of `channels`. windows: channel →
-    (start, end) to show; by default the field's own 1st and 99.9th percentile. content: a key of
-    the pixels, which `content` gives back. With keep_labels
-    the labels of the field before stay (the pixels are the same, a shard was lost), else they go.
+    image: (c, z, y, x) uint8 or uint16, the channels in the order of `channels`. shown: how to paint
+    them; by default in their usual colours, from the field's own 1st to its 99.9th percentile.
+    content: a key of the pixels, which `content` gives back. With keep_labels the labels of the
+    field before stay (the pixels are the same, a shard was lost), else they go.
     """
     import numpy as np
 
@@ -100,14 +107,14 @@ def write_field(
     pyramid = arrays.mean_pyramid(image)
     for level, array in enumerate(pyramid):
         arrays.write(fresh / str(level), array, "czyx")
-    if windows is None:
+    if shown is None:
         low, high = np.percentile(pyramid[-1], (1, 99.9), axis=(1, 2, 3))
-        windows = {
-            channel: (int(low[i]), max(int(low[i]) + 1, int(np.ceil(high[i]))))
-            for i, channel in enumerate(channels)
+        shown = {
+            channel: (int(low[i]), max(int(low[i]) + 1, int(np.ceil(high[i]))), colour)
+            for i, (channel, colour) in enumerate(metadata.colours_of(channels).items())
         }
     limit = int(np.iinfo(image.dtype).max)
-    omero = metadata.omero(channels, windows, limit, image.shape[1])
+    omero = metadata.omero({name: shown[name] for name in channels}, limit, image.shape[1])
     name = f"{well}/{field}"
     ome = metadata.image(name, len(pyramid), pixel_size_um, z_step_um, omero)
     metadata.write_image(fresh, {"ome": ome, "plateglass": {"content": content}})
@@ -117,33 +124,21 @@ def write_field(
     _place(fresh, folder)
 
 
-def set_display(
-    root: Path,
-    well: str,
-    windows: dict[str, tuple[float, float]],
-    colours: dict[str, str] | None = None,
-) -> int:
-    """Say how viewers paint the fields of a well, and return how many these are.
+def set_display(root: Path, wells: Iterable[str], shown: metadata.Shown) -> None:
+    """Say how viewers paint the fields of these wells; pixels, and the bytes on the disk, stay.
 
-    Pixels, and the bytes on the disk, stay. windows: channel → values that are black and full;
-    colours: channel → RRGGBB, where given.
+    The plate's zarr.json goes: until `write_plate` writes it again, nothing is known of all wells.
     """
-    folder = well_dir(root, well)
-    images = attributes(folder)["ome"]["well"]["images"]
-    for entry in images:
-        image = folder / entry["path"]
-        found = attributes(image)
-        channels = found["ome"]["omero"]["channels"]
-        usual = metadata.colours_of([channel["label"] for channel in channels])
-        new = False
-        for channel in channels:
-            name, window = channel["label"], channel["window"]
-            shown = *windows[name], (colours or {}).get(name, usual[name])
-            new |= (window["start"], window["end"], channel["color"]) != shown
-            window["start"], window["end"], channel["color"] = shown
-        if new:
+    (Path(root) / "zarr.json").unlink(missing_ok=True)
+    for well in wells:
+        folder = well_dir(root, well)
+        for entry in attributes(folder)["ome"]["well"]["images"]:
+            image = folder / entry["path"]
+            found = attributes(image)
+            for channel in found["ome"]["omero"]["channels"]:
+                start, end, channel["color"] = shown[channel["label"]]
+                channel["window"] |= {"start": start, "end": end}
             metadata.write_image(image, found)
-    return len(images)
 
 
 def read_field(

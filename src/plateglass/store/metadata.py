@@ -4,9 +4,11 @@ import json
 import os
 from pathlib import Path
 
+from plateglass.errors import DamageError
 from plateglass.store.places import attributes, field_dir, row_number, split
 
 VERSION = "0.5"
+Shown = dict[str, tuple[int, int, str]]  # channel → values that are black and full, colour (RRGGBB)
 AXES = {
     "c": {"name": "c", "type": "channel"},
     "z": {"name": "z", "type": "space", "unit": "micrometer"},
@@ -118,17 +120,14 @@ def multiscales(
     ]
 
 
-def omero(
-    channels: list[str], windows: dict[str, tuple[float, float]], limit: int, z: int = 1
-) -> dict:
-    """`omero`, one entry a channel. windows: channel → (start, end); limit: the dtype's largest."""
-    colours = colours_of(channels)
+def omero(shown: Shown, limit: int, z: int = 1) -> dict:
+    """`omero`, one entry a channel, in order. limit: the dtype's largest value."""
     return {
         "version": VERSION,
         "channels": [
             {
                 "label": channel,
-                "color": colours[channel],
+                "color": colour,
                 "active": True,
                 "coefficient": 1,
                 "family": "linear",
@@ -136,11 +135,11 @@ def omero(
                 "window": {
                     "min": 0,
                     "max": limit,
-                    "start": windows[channel][0],
-                    "end": windows[channel][1],
+                    "start": start,
+                    "end": end,
                 },
             }
-            for channel in channels
+            for channel, (start, end, colour) in shown.items()
         ],
         "rdefs": {"defaultT": 0, "defaultZ": z // 2, "model": "color"},
     }
@@ -191,10 +190,19 @@ def pixel_size(root: Path, well: str, field: int = 0) -> tuple[float, float]:
     return scale[2], scale[1]
 
 
-def display(root: Path, well: str, field: int = 0) -> list[tuple[str, str, float, float]]:
-    """How each channel is shown: name, colour (RRGGBB), and the values that are black and full."""
+def display(root: Path, well: str, field: int = 0) -> Shown:
+    """How a field is painted."""
     channels = attributes(field_dir(root, well, field))["ome"]["omero"]["channels"]
-    return [(c["label"], c["color"], c["window"]["start"], c["window"]["end"]) for c in channels]
+    return {c["label"]: (c["window"]["start"], c["window"]["end"], c["color"]) for c in channels}
+
+
+def display_of_all(root: Path) -> Shown | None:
+    """How all fields of the plate are painted; None where that is not known, as before the first."""
+    try:
+        shown = attributes(Path(root))["plateglass"]["shown"]
+    except (DamageError, KeyError):
+        return None
+    return shown and {channel: tuple(how) for channel, how in shown.items()}
 
 
 def _row_name(number: int) -> str:
