@@ -1,9 +1,9 @@
 """Work by the well: constant from 12 to 384 wells, spread over two workers, and done once.
 
     python tests/benchmarks/scale_wells.py --folder DIR constant --wells 12 96 384 --rounds 3
-    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 192 --size 1080 --channels 5 \\
+    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 384 --size 1080 --channels 5 \\
         --steps ingest
-    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 48 --size 1080 --channels 5 \\
+    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 96 --size 1080 --channels 5 \\
         --steps segment
     python tests/benchmarks/scale_wells.py --folder DIR changed --wells 384
 
@@ -73,6 +73,7 @@ def write_screen(folder: Path, plates: dict[str, int], size: int, channels: int)
                 tifffile.imwrite(folder / "raw" / plate / f"{well}_s1_w{channel}.tif", image)
         (folder / "raw" / plate / "platemap.csv").write_text("\n".join(rows) + "\n")
         lines.append(f"{plate},raw/{plate},raw/{plate}/platemap.csv")
+    os.sync()  # else the disk is still busy with these images when the first job is timed
     (folder / "plates.csv").write_text("\n".join(lines) + "\n")
     settings = {
         "plates": "plates.csv",
