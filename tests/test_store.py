@@ -197,10 +197,12 @@ def test_half_written_is_nobodys(plate, monkeypatch):
 
 def test_display_changes_no_size(plate):
     before = {path: path.stat().st_size for path in plate.rglob("*") if path.is_file()}
-    shown = {"DNA": (12, 3456, "ABCDEF"), "GFP": (1, 60000, "00E05A")}
-    store.set_display(plate, ["B03"], shown)
-    assert store.display(plate, "B03", 1) == shown
-    assert store.display_of_all(plate) is None
+    display = {"DNA": (12, 3456, "ABCDEF"), "GFP": (1, 60000, "00E05A")}
+    store.set_display(plate, ["B03"], display)
+    assert store.display(plate, "B03", 1) == display
+    assert store.plate_display(plate) is None  # the other well has its own
+    store.write_plate(plate, {"B03": 2, "C11": 2}, CHANNELS, "P1", display)
+    assert store.plate_display(plate) == display
     store.write_plate(plate, {"B03": 2, "C11": 2}, CHANNELS, "P1")
     ome = json.loads((plate / "B/3/1/zarr.json").read_text())["attributes"]["ome"]
     window = ome["omero"]["channels"][1]["window"]

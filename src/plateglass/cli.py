@@ -28,10 +28,10 @@ _KILLED = (
     "run.workers, and give the same command again. Finished wells are kept"
 )
 
-# Libraries read the first four when first imported: one thread a process, so that results do
-# not depend on the number of cores and workers do not fight over them. The others tell glibc in workers
-# to keep what was freed for the next batch or field: Dask sets the second so low that each array is
-# fetched from the kernel and given back: a fifth of a run's CPU time was the system's, now a twentieth.
+# Libraries read the first four when first imported: one thread a process, so that results do not depend
+# on the number of cores and workers do not fight over them. The others tell glibc in workers to keep what
+# was freed for the next batch or field. Dask sets the second so low in workers that it spawns that each
+# array is fetched from the kernel and given back: a fifth of a run's CPU time was the system's.
 OF_WORKERS = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

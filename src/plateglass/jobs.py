@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from plateglass import lock
+from plateglass import lock, store
 from plateglass.errors import DamageError, DataError
 from plateglass.files import digest, write_atomically
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
@@ -20,7 +20,7 @@ from plateglass.plan import PLATE_TABLES, damaged, ingest_key, marker, parts_of
 from plateglass.project import Project
 from plateglass.raw import scan
 from plateglass.stages import SCREEN, STAGES
-from plateglass.wells import Job, Result, make_ready, peak_mb, peak_worker_mb
+from plateglass.wells import Job, Result, begin_imports, peak_mb, peak_worker_mb
 
 
 def run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
@@ -140,10 +140,12 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     lost = damaged(ledger, job.plate_dir, doubted) | _parts_lost(job, ledger)
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
+    if stage == "ingest" and doubted:  # a job may have been killed before it noted what it stored
+        gone = sorted({*gone, *store.wells(job.store)} - wants.keys())
     wells = sorted(reasons.keys() - set(gone))
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
     if wells or gone or stage == "ingest":  # ingest: channels may have other colours
-        make_ready(job, wells)
+        begin_imports(job, wells)
         module = importlib.import_module(f"plateglass.stages.{stage}")
         if gone:
             module.remove(job, gone)

@@ -346,7 +346,8 @@ class Plan:
         """Whether what the marker says the job left is still there (``run.verify`` says how close).
 
         Always: tables, reports, model files and store roots by size, parts by name, ledgers by their
-        presence. ``sizes``: every file of every well too. ``full``: the bytes of all of them.
+        presence. ``sizes``: every file of every well too. ``full``: the bytes of all of them
+        (of an image's own zarr.json, that it is JSON).
         """
         results, verify = self.project.config.results, self.project.config.run.verify
         try:

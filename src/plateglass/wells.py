@@ -1,14 +1,14 @@
 """A job as its stage sees it, and Dask over its wells."""
 
 import contextlib
-import logging
-import multiprocessing
+import math
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
 CLUSTER_FROM = 5  # starting worker processes costs seconds: fewer wells than this run in the job
 WORKERS_WITHIN = 600  # seconds that a running cluster has to get its first worker from a queue
-
-# Elsewhere the system's own libraries may not be forked.
-_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-_DASK = {
-    "distributed.worker.multiprocessing-method": _METHOD,
-    # looks at every worker a hundred times a second: a sixth of the mask step's time
-    "distributed.worker.profile.enabled": False,
-}
 
 
 @dataclass(frozen=True)
@@ -136,7 +128,7 @@ def each(
     wells are few. A ``DataError`` quarantines its well; any other error ends the job, after the
     wells under way have been handed over.
     """
-    if job.config.run.dask is None and not _in_workers(job, wells):
+    if job.config.run.dask is None and not _in_own_workers(job, wells):
         for well in wells:
             yield _attempt(function, job, well, given)
         return
@@ -144,19 +136,30 @@ def each(
         yield from _spread(dask, function, job, wells, given)
 
 
-def make_ready(job: Job, wells: Sequence[str]) -> None:
+def begin_imports(job: Job, wells: Sequence[str]) -> None:
     """Where `each` will start workers, let their imports begin now, beside this process's own.
 
-    Workers are forked from a server that has imported Dask and the stage and done nothing else.
+    Workers are forked from a server that imports Dask and the stage and does nothing with them: no
+    thread runs in it and no device is in use, so that forking is safe.
     """
-    if _METHOD == "forkserver" and job.config.run.dask is None and _in_workers(job, wells):
+    if _in_own_workers(job, wells):
         needed = ["distributed", "plateglass.config", "plateglass.store.arrays"]
-        multiprocessing.set_forkserver_preload([*needed, f"plateglass.stages.{job.stage}"])
-        forkserver.ensure_running()
+        forkserver.set_forkserver_preload([*needed, f"plateglass.stages.{job.stage}"])
+        _method()
 
 
-def _in_workers(job: Job, wells: Sequence[str]) -> bool:
-    return job.threads > 1 and len(wells) >= CLUSTER_FROM
+def _in_own_workers(job: Job, wells: Sequence[str]) -> bool:
+    return job.config.run.dask is None and job.threads > 1 and len(wells) >= CLUSTER_FROM
+
+
+@cache
+def _method() -> str:
+    """How worker processes begin; the fork server runs where that is the way."""
+    if sys.platform == "linux":  # elsewhere the system's own libraries may not be forked
+        with contextlib.suppress(OSError):  # TMPDIR has a name too long for a socket, or takes none
+            forkserver.ensure_running()
+            return "forkserver"
+    return "spawn"
 
 
 def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
@@ -165,9 +168,11 @@ def peak_mb(who: int = resource.RUSAGE_SELF) -> float:
 
 
 def peak_worker_mb(job: Job) -> float:
-    """Most memory that a worker of this job has held (MB); 0 where it had none."""
-    # Dask's workers are told by themselves: they end as the fork server's children, not as ours
-    return max(_peaks.get((job.plate, job.stage), 0.0), peak_mb(resource.RUSAGE_CHILDREN))
+    """Most memory that one of the job's own workers has held (MB); 0 where it had none."""
+    if job.stage == "train":
+        return peak_mb(resource.RUSAGE_CHILDREN)
+    # asked for while they lived: Dask's workers end as the fork server's children, not as ours
+    return _peaks.get((job.plate, job.stage), 0.0)
 
 
 @contextlib.contextmanager
@@ -181,21 +186,29 @@ def client(job: Job) -> Iterator[Any]:
             yield found
         return
     workers = job.config.run.workers or job.threads
+    settings = {
+        "distributed.worker.multiprocessing-method": _method(),
+        # looks at every worker a hundred times a second: a sixth of the mask step's time
+        "distributed.worker.profile.enabled": False,
+        # fifty times a second each process would look whether its loop is late
+        "distributed.admin.tick.interval": "500ms",
+    }
     with (
-        dask.config.set(_DASK),
+        dask.config.set(settings),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",  # any free port: jobs run side by side
             memory_limit=0,
-            silence_logs=logging.CRITICAL,  # what matters comes back as an exception
+            silence_logs=40,
             local_directory=str(job.state / "dask"),
         ) as cluster,
         Client(cluster, set_as_default=False) as own,
     ):
         yield own
-        _peaks[job.plate, job.stage] = max(own.run(peak_mb).values(), default=0.0)
+        peaks = own.run(peak_mb, on_error="ignore").values()  # a worker may have died just now
+        _peaks[job.plate, job.stage] = max(peaks, default=0.0)
 
 
 def _running(scheduler: str) -> Any:
@@ -243,8 +256,10 @@ def _spread(
     waiting, under_way = iter(wells), 0
     pool = as_completed(loop=dask.loop)
     failure: BaseException | None = None
+    window, asked = 0, -math.inf
     while True:
-        window = 2 * max(1, sum(dask.nthreads().values()))  # workers of a cluster come and go
+        if time.monotonic() - asked > 1:  # workers of a cluster come and go
+            window, asked = 2 * max(1, sum(dask.nthreads().values())), time.monotonic()
         for _, well in zip(range(window - under_way if failure is None else 0), waiting):
             pool.add(submit(well))
             under_way += 1
@@ -252,8 +267,8 @@ def _spread(
             break
         future = next(pool)
         under_way -= 1
-        if (error := future.exception()) is not None:
-            failure = failure or error
+        if future.status == "error":
+            failure = failure or future.exception()
         else:
             yield future.result()
     if failure is not None:

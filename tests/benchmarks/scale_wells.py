@@ -1,7 +1,7 @@
 """Work by the well: constant from 12 to 384 wells, spread over two workers, and done once.
 
     python tests/benchmarks/scale_wells.py --folder DIR constant --wells 12 96 384 --rounds 3
-    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 384 --size 1080 --channels 5 \\
+    python tests/benchmarks/scale_wells.py --folder DIR workers --wells 192 --size 1080 --channels 5 \\
         --steps ingest
     python tests/benchmarks/scale_wells.py --folder DIR workers --wells 96 --size 1080 --channels 5 \\
         --steps segment
@@ -10,15 +10,13 @@
 `constant` prints reads, writes, CPU ms a well and peak memory of ingest and of the mask step (segment
 with a threshold in the network's place) in one process, after a plate that warms it up. `workers` runs
 both steps with one and with two workers, and as two jobs of half the wells each that share nothing but the
-machine: what its two cores can give; wall times are those of whole processes. CPU seconds are those of the
-busiest process. `changed` runs every
-job of a plate (classical features, no network) by the command line, then again after one well got other
-images, beside a plate that has that one well only.
+machine: what its two cores can give; wall times are those of whole processes, CPU seconds those of the
+busiest one. `changed` runs every job of a plate (classical features, no network) by the command line, then
+again after one well got other images, beside a plate that has that one well only.
 """
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -35,12 +33,13 @@ import numpy as np
 import tifffile
 import yaml
 from fabricated import wells_of
+from steps import step
 
 from plateglass import config, jobs, wells
 from plateglass.cli import OF_WORKERS
 from plateglass.plan import Plan
 from plateglass.project import Project
-from plateglass.wells import Job, Result, peak_mb
+from plateglass.wells import peak_mb
 
 ROOT = Path(__file__).parents[2]
 STEPS = ("ingest", "segment")
@@ -91,22 +90,6 @@ def write_screen(folder: Path, plates: dict[str, int], size: int, channels: int)
 
 
 # ---------------------------------------------------------------------- inside a process of its own
-def threshold(image, diameter=None):
-    """Stands for the network: connected bright pixels."""
-    from scipy import ndimage
-
-    return ndimage.label(np.squeeze(image) > 2000)[0].astype(np.int32)
-
-
-def step(job: Job, well: str, name: str, **given) -> Result:
-    """A well of ingest or of the mask step; counts tell what its process has spent so far."""
-    module = importlib.import_module(f"plateglass.stages.{name}")
-    module._model = lambda name, where: threshold
-    made = module.one_well(job, well, **given)
-    made.counts |= {"pid": os.getpid(), "cpu": time.process_time()}
-    return made
-
-
 def spent(settings: Path, stage: str, plate: str, threads: int) -> dict:
     """CPU, reads and writes of this process, and the busiest process's CPU, of one job."""
     by_process: dict[int, float] = {}

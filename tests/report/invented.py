@@ -94,8 +94,8 @@ def _plate(job: Job, platemap: pd.DataFrame, seed: int, model: bool) -> None:
     rng = np.random.default_rng(seed)
     sites = _sites(job, platemap, rng)
     used = sites[sites["Metadata_Quarantine"].isna()]
-    shown = {field.well for field in fields.choose(used, "Focus_DNA")}
-    drawn = sorted({"A01", "A12", "D06", "G10"} | shown)
+    display = {field.well for field in fields.choose(used, "Focus_DNA")}
+    drawn = sorted({"A01", "A12", "D06", "G10"} | display)
     places = _store(job, platemap, drawn, seed)
     cells = []
     for record, count in zip(platemap.to_dict("records"), sites["Count_Cells"]):
@@ -170,11 +170,11 @@ def _store(
     spec = synthetic.PlateSpec(
         job.plate, wells, seed=seed, channels=("DNA", "Marker"), size=320, cells=20
     )
-    shown = {name: (100, 2400, colour) for name, colour in store.colours_of(CHANNELS).items()}
+    display = {name: (100, 2400, colour) for name, colour in store.colours_of(CHANNELS).items()}
     places = {}
     for well in drawn:
         site = synthetic.render_site(spec, well, 1)
-        store.write_field(job.store, well, 0, site.image, 0.65, CHANNELS, shown)
+        store.write_field(job.store, well, 0, site.image, 0.65, CHANNELS, display)
         store.write_well(job.store, well, [1])
         for name, labels in (("nuclei", site.nuclei), ("cells", site.cells)):
             store.write_labels(job.store, well, 0, name, labels)

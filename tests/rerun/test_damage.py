@@ -118,6 +118,17 @@ def test_torn_metadata_of_an_image_are_found_by_verify(screen):
     assert screen.plan().reasons == {}
 
 
+def test_what_a_killed_ingest_stored_without_a_note_goes_with_its_images(screen, finished):
+    store = screen.results / "P2/plate.zarr"
+    shutil.copytree(store / "A/3", store / "C/9")  # of images that are gone since
+    (screen.results / ".plateglass/begun/P2.ingest").touch()
+    for marker in (screen.results / ".plateglass/done").glob("P2.ingest.*"):
+        marker.unlink()
+    assert screen.run() == []
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)
+
+
 @pytest.mark.parametrize(
     "file", ["screen/model/model.safetensors", "screen/model/donors.safetensors"]
 )

@@ -32,15 +32,19 @@ def victims(run, kind):
             words = process.cmdline()
         except psutil.Error:
             continue
-        python = "python" in process.name() if words else False
-        job = "plateglass.cli" in words
-        if python and (job if kind == "job" else any("spawn_main" in word for word in words)):
+        if not words or "python" not in process.name():
+            continue
+        # workers of wells have the words of the server that they are forked from, train's are spawned
+        worker = any("forkserver" in word or "spawn_main" in word for word in words)
+        if "plateglass.cli" in words if kind == "job" else worker:
             found.append(process)
     return found
 
 
 def kill(screen, kinds, draw, most):
     """Start a run and kill a process of each of ``kinds`` while it lasts; returns how many it hit.
+
+    A ``worker`` is one of the processes that a job has started, the server they are forked from too.
 
     Each kill comes after a random number of further steps, below ``most``, and a random time more.
     Where Snakemake itself died, its jobs may live on; the next command says ``--unlock``, and is.
@@ -50,17 +54,18 @@ def kill(screen, kinds, draw, most):
     run, hits = psutil.Process(started.pid), 0
     until = time.monotonic() + 900
     for kind in kinds:
-        after, jitter = done_so_far(screen) + draw.randrange(most), draw.random() ** 2
+        after, jitter, then = done_so_far(screen) + draw.randrange(most), draw.random() ** 2, None
         while started.poll() is None:
             assert time.monotonic() < until, "the run hangs"
             time.sleep(0.02)
-            if done_so_far(screen) >= after and (found := victims(run, kind)):
-                time.sleep(jitter)
+            if then is None and done_so_far(screen) >= after:
+                then = time.monotonic() + jitter
+            if then and time.monotonic() >= then and (found := victims(run, kind)):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    found[0].kill()
+                    draw.choice(found).kill()
                     hits += 1
                     print(f"{kind} killed at {done_so_far(screen)} steps")
-                break
+                    break
     started.wait(timeout=900)
     if any((screen.folder / ".snakemake/locks").glob("*")):
         code, said = snakemake(screen, check=False)
@@ -98,7 +103,7 @@ def test_three_kills(screen, finished):
     draw = seeded()
     undo(screen, "P2", ["ingest", "segment"])
     shutil.rmtree(screen.results / "P2/plate.zarr")
-    assert sum([kill(screen, [kind], draw, 3) for kind in ("job", "snakemake", "worker")]) >= 2
+    assert kill(screen, ["worker", "job"], draw, 3) + kill(screen, ["snakemake"], draw, 3) == 3
     finish(screen, finished)
 
 

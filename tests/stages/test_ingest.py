@@ -165,8 +165,8 @@ def test_colours_are_the_settings(tmp_path):
     raw = Raw(tmp_path, wells=["A01"])
     raw.settings["channels"]["GFP"]["color"] = "ABCDEF"
     raw.ingest()
-    shown = store.display(raw.store, "A01")
-    assert {channel: colour for channel, (*_, colour) in shown.items()} == {
+    display = store.display(raw.store, "A01")
+    assert {channel: colour for channel, (*_, colour) in display.items()} == {
         "DNA": "3E8EFF",
         "GFP": "ABCDEF",
     }
@@ -206,10 +206,10 @@ def test_windows_that_change_half_way_are_mended(raw, monkeypatch):
     for site in (1, 2):
         raw.write("A01", site, "1", pixels("A01", site, "1"))
     raw.ingest("A01", known=("A01", "A02", "B01"))
-    shown = [
+    display = [
         store.display(raw.store, well, site) for well in ("A01", "A02", "B01") for site in (0, 1)
     ]
-    assert shown == [old] * 6 and store.display_of_all(raw.store) == old
+    assert display == [old] * 6 and store.plate_display(raw.store) == old
 
 
 # ---------------------------------------------------------------------- nothing twice

@@ -118,7 +118,9 @@ def train_all(
         finally:
             torch.set_num_threads(before)
     else:
-        context = multiprocessing.get_context("spawn")  # a forked torch can hang
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # a torch that has computed can hang when forked
         processes = ProcessPoolExecutor(min(threads, len(left)), context, _one_thread)
         running = [processes.submit(_train, folder, cells, settings, task, device) for task in left]
         try:

@@ -38,13 +38,13 @@ def run(job: Job, wells: list[str], found: Listing | None = None) -> Iterator[Re
             f"{job.plate}: the images do not tell their pixel size, 1 µm is written; set "
             "ingest.pixel_size_um"
         )
-    return each(job, one_well, wells, usual=usual, shown=_shown_before(job))
+    return each(job, one_well, wells, usual=usual, display=_display_before(job))
 
 
-def one_well(job: Job, well: str, usual: tiff.Format, shown: store.Shown | None = None) -> Result:
+def one_well(job: Job, well: str, usual: tiff.Format, display: store.Display | None) -> Result:
     """Read, measure and store a well, a site at a time. Counts: planes and files read, fields.
 
-    ``shown``: how the plate's other fields are painted; see `finish`.
+    ``display``: how the plate's other fields are painted; see `finish`.
     """
     channels, settings = list(job.config.channel_names), job.config.ingest
     index = _listing(job)
@@ -68,7 +68,7 @@ def one_well(job: Job, well: str, usual: tiff.Format, shown: store.Shown | None 
         same = store.content(job.store, well, field) == key
         if not (same and well in job.known):
             store.write_field(
-                job.store, well, field, image, size, channels, shown,
+                job.store, well, field, image, size, channels, display,
                 z_step_um=step, content=key, keep_labels=same,
             )  # fmt: skip
             written += 1
@@ -91,12 +91,12 @@ def remove(job: Job, wells: list[str]) -> None:
 
 
 def finish(job: Job) -> None:
-    """Write the plate's metadata; where the display windows are other ones now, every field's.
+    """Write the plate's metadata, and every field's where how they are painted has changed.
 
-    Windows are how viewers paint, no result: they alone depend on all wells.
+    How viewers paint is no result: it alone depends on all wells.
     """
     wells, channels = store.wells(job.store), list(job.config.channel_names)
-    fields, shown = {}, None
+    fields, display = {}, None
     if wells:
         asked = [f"{name}_{channel}" for channel in channels for name in ("P01", "P999")]
         asked += ["Metadata_Well", "Metadata_Quarantine"]
@@ -104,24 +104,24 @@ def finish(job: Job) -> None:
         sites = pa.concat_tables(each_well).to_pandas()
         sites = sites[sites["Metadata_Quarantine"].isna()]
         fields = sites["Metadata_Well"].value_counts().to_dict()
-        shown = _shown(job, sites)
-        if shown != _shown_before(job):
-            store.set_display(job.store, wells, shown)
+        display = _display(job, sites)
+        if display != _display_before(job):
+            store.set_display(job.store, wells, display)
     note = {
         "version": __version__,
         "stage": {"ingest": STAGES["ingest"].version},
         "settings": job.config.ingest.model_dump(mode="json"),
     }
-    store.write_plate(job.store, fields, channels, job.plate, shown, note)
+    store.write_plate(job.store, fields, channels, job.plate, display, note)
 
 
-def _shown(job: Job, sites: pd.DataFrame) -> store.Shown:
-    """How the plate's fields are to be painted, each channel in its colour.
+def _display(job: Job, sites: pd.DataFrame) -> store.Display:
+    """How the plate's fields are to be painted: windows, and each channel's colour.
 
-    From the median of the sites' 1st to the 95th percentile of their 99.9th percentiles, two digits,
-    so that one well more seldom changes them.
+    Windows go from the median of the sites' 1st to the 95th percentile of their 99.9th percentiles,
+    two digits, so that one well more seldom changes them.
     """
-    found: store.Shown = {}
+    found: store.Display = {}
     for channel, colour in store.colours_of(list(job.config.channel_names)).items():
         low = int(float(f"{sites[f'P01_{channel}'].median():.2g}"))
         high = int(float(f"{sites[f'P999_{channel}'].quantile(0.95):.2g}"))
@@ -129,10 +129,10 @@ def _shown(job: Job, sites: pd.DataFrame) -> store.Shown:
     return found
 
 
-def _shown_before(job: Job) -> store.Shown | None:
-    """How the plate's fields are painted, if they all are, and have these channels."""
-    shown = store.display_of_all(job.store)
-    return shown if shown and set(shown) == set(job.config.channel_names) else None
+def _display_before(job: Job) -> store.Display | None:
+    """How the plate's fields are painted; None unless all alike, with the settings' channels."""
+    found = store.plate_display(job.store)
+    return found if found and set(found) == set(job.config.channel_names) else None
 
 
 class _Reader:

@@ -24,12 +24,12 @@ from plateglass.store.fields import (
     write_well,
 )
 from plateglass.store.metadata import (
-    Shown,
+    Display,
     colours_of,
     display,
-    display_of_all,
     geometry,
     pixel_size,
+    plate_display,
 )
 from plateglass.store.places import (
     content,
@@ -42,15 +42,15 @@ from plateglass.store.places import (
 )
 
 __all__ = [
-    "Shown",
+    "Display",
     "check",
     "colours_of",
     "content",
     "display",
-    "display_of_all",
     "files_of",
     "geometry",
     "pixel_size",
+    "plate_display",
     "read_field",
     "read_labels",
     "remove_empty_rows",

@@ -5,12 +5,14 @@ nothing that is taken for whole. A well's zarr.json is removed before a field of
 written after its fields.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plateglass.errors import DamageError
 from plateglass.store import metadata
 from plateglass.store.places import (
     attributes,
@@ -32,12 +34,12 @@ def write_plate(
     wells: dict[str, int],
     channels: list[str],
     name: str,
-    shown: metadata.Shown | None = None,
+    display: metadata.Display | None = None,
     note: dict | None = None,
 ) -> None:
     """Write the plate's and its rows' metadata.
 
-    wells: well → number of fields, of the wells that are there; shown: how all their fields are
+    wells: well → number of fields, of the wells that are there; display: how all their fields are
     painted; note: what else is kept under `plateglass` (version, settings). A plate without wells
     gets no metadata.
     """
@@ -49,7 +51,7 @@ def write_plate(
     for row in sorted({split(well)[0] for well in wells}):
         metadata.write_group(root / row, {})
     ome = metadata.plate(wells, name, metadata.geometry(list(wells)))
-    own = {"channels": channels, "shown": shown, **(note or {})}
+    own = {"channels": channels, "display": display, **(note or {})}
     metadata.write_group(root, {"ome": ome, "plateglass": own})
 
 
@@ -76,7 +78,7 @@ def write_field(
     image: "np.ndarray",
     pixel_size_um: float,
     channels: list[str],
-    shown: metadata.Shown | None = None,
+    display: metadata.Display | None = None,
     z_step_um: float = 1.0,
     content: str = "",
     keep_labels: bool = False,
@@ -85,7 +87,7 @@ def write_field(
 
     The well's zarr.json goes: until `write_well` writes it again, the well is not whole.
 
-    image: (c, z, y, x) uint8 or uint16, the channels in the order of `channels`. shown: how to paint
+    image: (c, z, y, x) uint8 or uint16, the channels in the order of `channels`. display: how to paint
     them; by default in their usual colours, from the field's own 1st to its 99.9th percentile.
     content: a key of the pixels, which `content` gives back. With keep_labels the labels of the
     field before stay (the pixels are the same, a shard was lost), else they go.
@@ -107,14 +109,14 @@ def write_field(
     pyramid = arrays.mean_pyramid(image)
     for level, array in enumerate(pyramid):
         arrays.write(fresh / str(level), array, "czyx")
-    if shown is None:
+    if display is None:
         low, high = np.percentile(pyramid[-1], (1, 99.9), axis=(1, 2, 3))
-        shown = {
+        display = {
             channel: (int(low[i]), max(int(low[i]) + 1, int(np.ceil(high[i]))), colour)
             for i, (channel, colour) in enumerate(metadata.colours_of(channels).items())
         }
     limit = int(np.iinfo(image.dtype).max)
-    omero = metadata.omero({name: shown[name] for name in channels}, limit, image.shape[1])
+    omero = metadata.omero({name: display[name] for name in channels}, limit, image.shape[1])
     name = f"{well}/{field}"
     ome = metadata.image(name, len(pyramid), pixel_size_um, z_step_um, omero)
     metadata.write_image(fresh, {"ome": ome, "plateglass": {"content": content}})
@@ -124,19 +126,23 @@ def write_field(
     _place(fresh, folder)
 
 
-def set_display(root: Path, wells: Iterable[str], shown: metadata.Shown) -> None:
+def set_display(root: Path, wells: Iterable[str], display: metadata.Display) -> None:
     """Say how viewers paint the fields of these wells; pixels, and the bytes on the disk, stay.
 
-    The plate's zarr.json goes: until `write_plate` writes it again, nothing is known of all wells.
+    The plate says that they differ until `write_plate` writes what holds for all.
     """
-    (Path(root) / "zarr.json").unlink(missing_ok=True)
+    root = Path(root)
+    with contextlib.suppress(DamageError):  # no plate yet
+        plate = attributes(root)
+        plate["plateglass"]["display"] = None
+        metadata.write_group(root, plate)
     for well in wells:
         folder = well_dir(root, well)
         for entry in attributes(folder)["ome"]["well"]["images"]:
             image = folder / entry["path"]
             found = attributes(image)
             for channel in found["ome"]["omero"]["channels"]:
-                start, end, channel["color"] = shown[channel["label"]]
+                start, end, channel["color"] = display[channel["label"]]
                 channel["window"] |= {"start": start, "end": end}
             metadata.write_image(image, found)
 

@@ -8,7 +8,9 @@ from plateglass.errors import DamageError
 from plateglass.store.places import attributes, field_dir, row_number, split
 
 VERSION = "0.5"
-Shown = dict[str, tuple[int, int, str]]  # channel → values that are black and full, colour (RRGGBB)
+Display = dict[
+    str, tuple[int, int, str]
+]  # channel → values that are black and full, colour (RRGGBB)
 AXES = {
     "c": {"name": "c", "type": "channel"},
     "z": {"name": "z", "type": "space", "unit": "micrometer"},
@@ -120,7 +122,7 @@ def multiscales(
     ]
 
 
-def omero(shown: Shown, limit: int, z: int = 1) -> dict:
+def omero(display: Display, limit: int, z: int = 1) -> dict:
     """`omero`, one entry a channel, in order. limit: the dtype's largest value."""
     return {
         "version": VERSION,
@@ -139,7 +141,7 @@ def omero(shown: Shown, limit: int, z: int = 1) -> dict:
                     "end": end,
                 },
             }
-            for channel, (start, end, colour) in shown.items()
+            for channel, (start, end, colour) in display.items()
         ],
         "rdefs": {"defaultT": 0, "defaultZ": z // 2, "model": "color"},
     }
@@ -190,19 +192,19 @@ def pixel_size(root: Path, well: str, field: int = 0) -> tuple[float, float]:
     return scale[2], scale[1]
 
 
-def display(root: Path, well: str, field: int = 0) -> Shown:
+def display(root: Path, well: str, field: int = 0) -> Display:
     """How a field is painted."""
     channels = attributes(field_dir(root, well, field))["ome"]["omero"]["channels"]
     return {c["label"]: (c["window"]["start"], c["window"]["end"], c["color"]) for c in channels}
 
 
-def display_of_all(root: Path) -> Shown | None:
-    """How all fields of the plate are painted; None where that is not known, as before the first."""
+def plate_display(root: Path) -> Display | None:
+    """How every field of the plate is painted; None where they differ, or that is not known."""
     try:
-        shown = attributes(Path(root))["plateglass"]["shown"]
+        found = attributes(Path(root))["plateglass"]["display"]
     except (DamageError, KeyError):
         return None
-    return shown and {channel: tuple(how) for channel, how in shown.items()}
+    return found and {channel: tuple(how) for channel, how in found.items()}
 
 
 def _row_name(number: int) -> str:
