@@ -2,17 +2,16 @@
 
     python tests/benchmarks/scale_wells.py --folder DIR constant --wells 12 96 384 --rounds 3
     python tests/benchmarks/scale_wells.py --folder DIR workers --wells 192 --size 1080 --channels 5 \\
-        --steps ingest
+        --step ingest
     python tests/benchmarks/scale_wells.py --folder DIR workers --wells 96 --size 1080 --channels 5 \\
-        --steps segment
+        --step segment
     python tests/benchmarks/scale_wells.py --folder DIR changed --wells 384
 
 `constant` prints reads, writes, CPU ms a well and peak memory of ingest and of the mask step (segment
 with a threshold in the network's place) in one process, after a plate that warms it up. `workers` runs
-both steps with one and with two workers, and as two jobs of half the wells each that share nothing but the
-machine: what its two cores can give; wall times are those of whole processes, CPU seconds those of the
-busiest one. `changed` runs every job of a plate (classical features, no network) by the command line, then
-again after one well got other images, beside a plate that has that one well only.
+a step by the command line with one and with two workers, and as two jobs of half the wells each that share
+nothing but the machine: what its two cores can give. `changed` runs every job of a plate (classical
+features, no network), then again after one well got other images, beside a plate of that one well only.
 """
 
 import argparse
@@ -25,17 +24,16 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import mask_step
 import numpy as np
 import tifffile
 import yaml
 from fabricated import wells_of
-from steps import step
 
-from plateglass import config, jobs, wells
+from plateglass import config, jobs, store
 from plateglass.cli import OF_WORKERS
 from plateglass.plan import Plan
 from plateglass.project import Project
@@ -90,31 +88,19 @@ def write_screen(folder: Path, plates: dict[str, int], size: int, channels: int)
 
 
 # ---------------------------------------------------------------------- inside a process of its own
-def spent(settings: Path, stage: str, plate: str, threads: int) -> dict:
-    """CPU, reads and writes of this process, and the busiest process's CPU, of one job."""
-    by_process: dict[int, float] = {}
-    each, record = wells.each, jobs._record
+def spent(settings: Path, stage: str, plate: str) -> dict:
+    """CPU seconds, reads, writes and peak memory of this process, of one job by one worker."""
+    if stage == "segment":
+        from plateglass.stages import segment
 
-    def note(job, ledger, parts, result):
-        pid = result.counts["pid"]
-        by_process[pid] = max(by_process.get(pid, 0), result.counts["cpu"])
-        record(job, ledger, parts, result)
-
-    # the stage itself is imported by the job, as ever: beside its workers' imports
-    wells.each = lambda job, function, names, **given: each(job, step, names, name=stage, **given)
-    jobs._record = note
+        segment._model = lambda name, where: mask_step.threshold
     project = Project.read(config.read(settings))
     key = Plan(project).keys[plate, stage]
     io, cpu = _io(), time.process_time()
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        jobs.run(project, stage, plate, key, threads)
-    found = {"cpu": time.process_time() - cpu}
-    found |= {name: value - io[name] for name, value in _io().items()}
-    by_process.pop(os.getpid(), None)
-    found["busiest"] = max([found["cpu"], *by_process.values()])
-    found["peak_mb"] = peak_mb()
-    wells.each, jobs._record = each, record
-    return found
+        jobs.run(project, stage, plate, key, threads=1)
+    found = {"cpu": time.process_time() - cpu, "peak_mb": peak_mb()}
+    return found | {name: value - io[name] for name, value in _io().items()}
 
 
 def _io() -> dict[str, int]:
@@ -122,46 +108,50 @@ def _io() -> dict[str, int]:
     return {k: int(v) for k, v in (line.split(": ") for line in lines) if k in ("syscr", "syscw")}
 
 
-def child(folder: Path, *arguments: str) -> dict:
-    """`spent` in a fresh process (the last line it prints), and the wall time of that process."""
-    command = [sys.executable, __file__, "--folder", str(folder), "_job", *map(str, arguments)]
-    start = time.perf_counter()
+def child(folder: Path, stage: str, plates: list[str]) -> dict:
+    """`spent` on each of these plates in one fresh process; the figures of the last."""
+    command = [sys.executable, __file__, "--folder", str(folder), "_job", stage, ",".join(plates)]
+    return json.loads(call(command).splitlines()[-1])
+
+
+def call(command: list[str]) -> str:
+    """What a command printed; ends this one where it fails."""
     done = subprocess.run(command, capture_output=True, text=True)
-    wall = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    return json.loads(done.stdout.splitlines()[-1]) | {"wall": wall}
+    return done.stdout
+
+
+def job(
+    settings: Path, stage: str, plate: str, key: str, threads: int = 1, mask: bool = False
+) -> None:
+    """A job as Snakemake calls it; segment's without its network where the `mask` step is asked for."""
+    program = [str(Path(mask_step.__file__))] if mask else ["-m", "plateglass.cli"]
+    given = ["--config", str(settings), "--key", key, "--threads", str(threads)]
+    call([sys.executable, *program, stage, plate, *given])
+
+
+def key_of(settings: Path, stage: str, plate: str) -> str:
+    """The key that the plan gives a job."""
+    return Plan(Project.read(config.read(settings))).keys[plate, stage]
 
 
 # ---------------------------------------------------------------------- what is asked
-def steps(
-    args: argparse.Namespace, name: str, plates: dict[str, int], threads: int
-) -> Iterator[tuple[str, dict]]:
-    """Each step's figures over a screen of these plates, which is written first and then deleted."""
-    folder = args.folder / name
-    shutil.rmtree(folder, ignore_errors=True)
-    write_screen(folder, plates, args.size, args.channels)
-    for stage in args.steps:
-        if stage != "ingest" and "ingest" not in args.steps:
-            child(folder, "ingest", ",".join(plates), 2)
-        yield stage, child(folder, stage, ",".join(plates), threads)
-    shutil.rmtree(folder)
-
-
 def constant(args: argparse.Namespace) -> None:
     """Per-well work and peak memory of plates of different sizes."""
     figures = defaultdict(lambda: defaultdict(list))
-    for turn in range(args.rounds):
+    for _ in range(args.rounds):
         for count in args.wells:
-            plates = {"W": 12, "P": count}
-            for stage, found in steps(args, f"constant{count}_{turn}", plates, 1):
-                for name, value in found.items():
+            folder = fresh(args.folder / "constant")
+            write_screen(folder, {"W": 12, "P": count}, args.size, args.channels)
+            for stage in STEPS:
+                for name, value in child(folder, stage, ["W", "P"]).items():
                     figures[stage, count][name].append(value)
     print(
         "| step | wells | reads a well | writes a well | CPU ms a well | of the first | peak MB |"
     )
     print("|---|---|---|---|---|---|---|")
-    for stage in args.steps:
+    for stage in STEPS:
         first = None
         for count in args.wells:
             found = {k: statistics.median(v) for k, v in figures[stage, count].items()}
@@ -174,57 +164,75 @@ def constant(args: argparse.Namespace) -> None:
 
 
 def workers(args: argparse.Namespace) -> None:
-    """One worker, two, and two jobs apart; the same wells."""
-    figures = defaultdict(lambda: defaultdict(list))
-    for turn in range(args.rounds):
-        for how in ("one", "two", "apart"):
-            for stage, found in spread(args, f"workers_{how}_{turn}", how):
-                for name, value in found.items():
-                    figures[stage, how][name].append(value)
-    print(
-        "| step | wall of one, s | of two | ratio | of two jobs apart | ratio | of that | "
-        "CPU of one, s | busiest of two | load |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
-    for stage in args.steps:
-        one, two, apart = (
-            {k: statistics.median(v) for k, v in figures[stage, how].items()}
-            for how in ("one", "two", "apart")
-        )
-        gain, most = one["wall"] / two["wall"], one["wall"] / apart["wall"]
-        print(
-            f"| {stage} | {one['wall']:.1f} | {two['wall']:.1f} | {gain:.2f} | {apart['wall']:.1f} | "
-            f"{most:.2f} | {gain / most:.2f} | {one['cpu']:.1f} | {two['busiest']:.1f} | "
-            f"{os.getloadavg()[0]:.1f} |"
-        )
-
-
-def spread(args: argparse.Namespace, name: str, how: str) -> Iterator[tuple[str, dict]]:
-    """Each step's figures: by one or two workers, or as the slower of two jobs side by side."""
+    """One worker, two, and two jobs of half the wells apart; each begins with nothing of its step."""
     count = args.wells[0]
-    if how != "apart":
-        yield from steps(args, name, {"P": count}, 1 if how == "one" else 2)
-        return
-    folders = [args.folder / f"{name}_{half}" for half in (0, 1)]
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-        write_screen(folder, {"P": (count + 1) // 2}, args.size, args.channels)
-    for stage in args.steps:
-        with ThreadPoolExecutor(2) as pool:
-            if stage != "ingest" and "ingest" not in args.steps:
-                list(pool.map(lambda folder: child(folder, "ingest", "P", 1), folders))
-            both = list(pool.map(lambda folder, stage=stage: child(folder, stage, "P", 1), folders))
-        yield stage, {key: max(found[key] for found in both) for key in both[0]}
-    for folder in folders:
-        shutil.rmtree(folder)
+    screens = {"whole": count, "half": (count + 1) // 2, "other": (count + 1) // 2}
+    settings = {
+        name: write_screen(fresh(args.folder / name), {"P": wells}, args.size, args.channels)
+        for name, wells in screens.items()
+    }
+    if args.step == "segment":
+        for each in settings.values():
+            job(each, "ingest", "P", key_of(each, "ingest", "P"), threads=2)
+        os.sync()
+    ways = {"one": (["whole"], 1), "two": (["whole"], 2), "apart": (["half", "other"], 1)}
+    walls = defaultdict(list)
+    for _ in range(args.rounds):
+        for way, (names, threads) in ways.items():
+            walls[way].append(wall([settings[name] for name in names], args.step, threads))
+    one, two, apart = (statistics.median(walls[way]) for way in ways)
+    print("| step | wells | one worker, s of wall | two | ratio | apart | ratio | load |")
+    print("|---|---|---|---|---|---|---|---|")
+    print(
+        f"| {args.step} | {count} | {one:.1f} | {two:.1f} | {one / two:.2f} | {apart:.1f} | "
+        f"{one / apart:.2f} | {os.getloadavg()[0]:.1f} |"
+    )
+    print(
+        "rounds:", {way: [round(seconds, 1) for seconds in found] for way, found in walls.items()}
+    )
+
+
+def wall(settings: list[Path], step: str, threads: int) -> float:
+    """Seconds that this step's jobs take side by side, of screens that have nothing of it."""
+    for each in settings:
+        results = each.parent / "results"
+        if step == "ingest":
+            fresh(results)
+        else:
+            root = results / "P/plate.zarr"
+            for well in store.wells(root):
+                for name in ("nuclei", "cells"):
+                    store.remove_labels(root, well, name)
+            shutil.rmtree(results / ".plateglass/parts/P/segment", ignore_errors=True)
+            (results / ".plateglass/ledger/P.segment.jsonl").unlink(missing_ok=True)
+            for marker in results.glob(".plateglass/done/P.segment.*"):
+                marker.unlink()
+    keys = [key_of(each, step, "P") for each in settings]
+    os.sync()  # else the disk is still busy with what came before
+    start = time.perf_counter()
+    with ThreadPoolExecutor(len(settings)) as pool:
+        done = [
+            pool.submit(job, each, step, "P", key, threads, step == "segment")
+            for each, key in zip(settings, keys)
+        ]
+        for each in done:
+            each.result()
+    return time.perf_counter() - start
+
+
+def fresh(folder: Path) -> Path:
+    """An empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def changed(args: argparse.Namespace) -> None:
     """All jobs of a plate; again after one well changed, in each round; and of a plate of one well."""
     count = args.wells[0]
-    folder = args.folder / "changed"
-    shutil.rmtree(folder, ignore_errors=True)
-    settings = write_screen(folder, {"P": count, "One": 1}, args.size, args.channels)
+    settings = write_screen(
+        fresh(args.folder / "changed"), {"P": count, "One": 1}, args.size, args.channels
+    )
     full = run_jobs(settings, "P")
     run_jobs(settings, "One")
     figures = {plate: defaultdict(list) for plate in ("P", "One")}
@@ -233,7 +241,9 @@ def changed(args: argparse.Namespace) -> None:
             for channel in range(1, args.channels + 1):
                 image = field(args.size, 100 * (turn + 1) + channel)
                 well = "A02" if plate == "P" else "A01"  # P's A01 is a unit of its plate
-                tifffile.imwrite(folder / "raw" / plate / f"{well}_s1_w{channel}.tif", image)
+                tifffile.imwrite(
+                    settings.parent / "raw" / plate / f"{well}_s1_w{channel}.tif", image
+                )
             for stage, cpu in run_jobs(settings, plate).items():
                 spent[stage].append(cpu)
     again, alone = ({s: statistics.median(v) for s, v in f.items()} for f in figures.values())
@@ -259,10 +269,7 @@ def run_jobs(settings: Path, plate: str) -> dict[str, float]:
         if name != plate:
             continue
         before = os.times()
-        command = [sys.executable, "-m", "plateglass.cli", stage, plate, "--config", str(settings)]
-        done = subprocess.run([*command, "--key", plan.keys[plate, stage]], capture_output=True)
-        if done.returncode:
-            raise SystemExit(done.stderr.decode())
+        job(settings, stage, plate, plan.keys[plate, stage])
         after = os.times()
         times[stage] = sum(after[2:4]) - sum(before[2:4])
     return times
@@ -279,19 +286,19 @@ def main() -> None:
         one.add_argument("--size", type=int, default=96)
         one.add_argument("--channels", type=int, default=2)
         one.add_argument("--rounds", type=int, default=3)
-        one.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+        if function is workers:
+            one.add_argument("--step", choices=STEPS, required=True)
         one.set_defaults(run=function)
-    job = what.add_parser("_job")
-    job.add_argument("stage")
-    job.add_argument("plates")
-    job.add_argument("threads", type=int)
+    own = what.add_parser("_job")
+    own.add_argument("stage")
+    own.add_argument("plates")
     args = arguments.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.what == "_job":
         for name, value in OF_WORKERS.items():  # as the command line does, for its workers
             os.environ.setdefault(name, value)
         for plate in args.plates.split(","):
-            found = spent(args.folder / "config.yaml", args.stage, plate, args.threads)
+            found = spent(args.folder / "config.yaml", args.stage, plate)
         print(json.dumps(found))
     else:
         args.folder.mkdir(parents=True, exist_ok=True)
