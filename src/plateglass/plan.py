@@ -395,10 +395,21 @@ class Plan:
             elif "damaged" not in reason or well not in ledger:
                 told = well not in ledger or ": " in reason  # where it began, not all on the way
                 reasons[well] = reason if told else f"{STAGES[stage].after}: {reason}"
+        if stage == "features" and self._units_change(plate):
+            for well in ledger.keys() | known.keys():
+                reasons.setdefault(well, "plate units changed")
         if retrain and stage in ("features", "attribute"):
             for well in ledger.keys() | known.keys():
                 reasons.setdefault(well, "the model is trained anew")
         return reasons
+
+    def _units_change(self, plate: str) -> bool:
+        """Whether wells that the plate's units are made from come, go, or have other images."""
+        made = self.reasons.get((plate, "ingest"), {})
+        changed = {well for well, reason in made.items() if "damaged" not in reason}
+        both = self.project.ledger("ingest", plate), self.raw[plate]
+        before, now = (set(self.project.units_wells(plate, wells)) for wells in both)
+        return before != now or bool(changed & now)
 
     def _named(self, stage: str, plate: str) -> str:
         """What of a stage's own is not as its last marker tells; nothing where that is not known."""

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -156,9 +157,15 @@ def _in_own_workers(job: Job, wells: Sequence[str]) -> bool:
 def _method() -> str:
     """How worker processes begin; the fork server runs where that is the way."""
     if sys.platform == "linux":  # elsewhere the system's own libraries may not be forked
-        with contextlib.suppress(OSError):  # TMPDIR has a name too long for a socket, or takes none
+        # Ctrl-C is the job's to hear, which ends its workers: else each says so with a stack
+        hears = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
             forkserver.ensure_running()
             return "forkserver"
+        except OSError:  # TMPDIR has a name too long for a socket, or takes none
+            pass
+        finally:
+            signal.signal(signal.SIGINT, hears)
     return "spawn"
 
 

@@ -11,6 +11,10 @@ WHOLE = [
     for name, change in CHANGES.items()
     if change.scratch
 ]
+TOLD = [
+    pytest.param(name, marks=() if change.plain or "units" in name else pytest.mark.long)
+    for name, change in CHANGES.items()
+]
 
 
 @pytest.fixture
@@ -19,6 +23,19 @@ def changed(screen):
     screen.undo = lambda: None
     yield screen
     screen.undo()
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_the_plan_names_what_will_run(changed, name):
+    """What ``-n`` prints, and nothing else; of a touched image only a look at its pixels can tell."""
+    wanted = set(CHANGES[name].do(changed))
+    told = {
+        (*job, well)
+        for job, wells in changed.plan().reasons.items()
+        for well, reason in wells.items()
+        if reason != "removed"
+    }
+    assert wanted < told if name == "an_image_touched" else wanted == told
 
 
 @pytest.mark.parametrize("change", QUICK)
