@@ -13,6 +13,8 @@ def pytest_addoption(parser):
     )
 
 
+# files that take longest: two processes end together where these are begun first
+LONGEST = ("test_workflow", "test_chain", "test_damage", "test_odd_plates", "test_changes")
 COLLECTED = pytest.StashKey[set[str]]()
 
 
@@ -22,6 +24,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "real_data" in getattr(item, "fixturenames", ()):
             item.add_marker("real")
+    place = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")

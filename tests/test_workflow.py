@@ -9,15 +9,25 @@ from plateglass.stages import STAGES
 from screen import Screen
 from terminal import snakemake
 
+ODD = """it's "a" $(touch ran) `touch ran`; touch ran & plate"""
+ELSEWHERE = "elsewhere"  # typed there, settings and results are named by their whole paths
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    screen = Screen(tmp_path_factory.mktemp("workflow"))
+    folder = tmp_path_factory.mktemp("workflow") / ODD
+    screen = Screen(folder)
+    odd = "raw/$(touch ran) 'P1'; touch ran"
+    (folder / "raw/P1").rename(folder / odd)
+    screen.sheet["P1"] |= {"path": odd, "platemap": f"{odd}/platemap.csv"}
+    screen.write()
+    elsewhere = folder.parent / ELSEWHERE
+    elsewhere.mkdir()
     # one well that cannot be read: the run goes on
     screen.raw("P2", "B02").write_bytes(screen.raw("P2", "B02").read_bytes()[:3000])
-    screen.said_dry = snakemake(screen, "-n")
+    screen.said_dry = snakemake(screen, "-n", folder=elsewhere)
     assert not (screen.folder / "results").exists(), "planning wrote something"
-    screen.said = snakemake(screen)
+    screen.said = snakemake(screen, folder=elsewhere)
     return screen
 
 
@@ -37,15 +47,17 @@ def test_the_dry_run_says_what_and_why_and_nothing_else(finished):
 def test_a_dry_run_after_a_change_names_the_wells_and_the_reason(finished, tmp_path):
     screen = finished.copy(tmp_path / "screen")
     screen.replace_image("P2", "B01")
-    screen.raw("P2", "A03").touch()
+    screen.raw("P2", "A03").touch()  # a negative control, which the plate's units are made from
     screen.settings["report"] = {"gallery": 2}
     screen.write()
     before = sorted(screen.results.rglob("*"))
+    asked = "2 wells: ingest: input changed (A03, B01)"
+    units = "5 wells: features: plate units may change (A01, A02, A04, A05, A06)"
     assert lines(snakemake(screen, "-n")) == [
         "P1 report: report.gallery changed",
         "P2 aggregate: wells or the platemap changed",
-        "P2 attribute: 2 wells: ingest: input changed (A03, B01)",
-        "P2 features: 2 wells: ingest: input changed (A03, B01)",
+        f"P2 attribute: {units}; {asked}",
+        f"P2 features: {asked}; {units.replace('features: ', '')}",
         "P2 ingest: 2 wells: input changed (A03, B01)",
         "P2 report: report.gallery changed",
         "P2 segment: 2 wells: ingest: input changed (A03, B01)",
@@ -75,7 +87,7 @@ def test_a_dry_run_names_the_setting_that_changed(finished, tmp_path, section, s
 def test_a_moved_project_without_snakemakes_own_folder_has_nothing_to_do(finished, tmp_path):
     """And a plate that is gone is told, its results untouched."""
     screen = finished.copy(tmp_path / "screen")
-    shutil.rmtree(screen.folder / ".snakemake")
+    shutil.rmtree(screen.folder / ".snakemake", ignore_errors=True)
     said = snakemake(screen)
     assert lines(said) == ["Nothing to be done (all requested files are present and up to date)."]
     maps = screen.folder / "raw/P2/platemap.csv"
@@ -87,22 +99,14 @@ def test_a_moved_project_without_snakemakes_own_folder_has_nothing_to_do(finishe
     assert note.startswith(f"note: plate P2: {screen.folder}/raw/P2: cannot be read: No such file")
 
 
-def test_names_with_a_shells_characters_reach_no_shell(tmp_path):
-    folder = tmp_path / """it's "a" $(touch ran) `touch ran`; touch ran & plate"""
-    screen = Screen(folder, train=False)
-    (folder / "raw/P1").rename(folder / "raw/$(touch ran) 'P1'; touch ran")
-    screen.sheet = {"P1": {"path": "raw/$(touch ran) 'P1'; touch ran", "train": "no"}}
-    screen.write()
-    elsewhere = (
-        tmp_path / "elsewhere"
-    )  # so that settings and results are named by their whole paths
-    elsewhere.mkdir()
-    snakemake(screen, folder=elsewhere)
-    table = screen.results / "P1/wells.parquet"
+def test_names_with_a_shells_characters_reach_no_shell(finished):
+    elsewhere = finished.folder.parent / ELSEWHERE
+    table = finished.results / "P1/wells.parquet"
     whole = table.read_bytes()
     table.unlink()
-    snakemake(screen, folder=elsewhere)  # a thin rule's shell puts it back
+    snakemake(finished, folder=elsewhere)  # a thin rule's shell puts it back
     assert table.read_bytes() == whole
+    folder = finished.folder
     here = [Path.cwd(), Path(__file__).parents[1], elsewhere, folder, *folder.parents[:2]]
     assert not [place for place in [*here, folder / "raw"] if (place / "ran").exists()]
 

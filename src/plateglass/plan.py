@@ -397,14 +397,15 @@ class Plan:
                 reasons[well] = reason if told else f"{STAGES[stage].after}: {reason}"
         if stage == "features" and self._units_change(plate):
             for well in ledger.keys() | known.keys():
-                reasons.setdefault(well, "plate units changed")
+                # of a touched image ingest may make what it made before, and they stay
+                reasons.setdefault(well, "plate units may change")
         if retrain and stage in ("features", "attribute"):
             for well in ledger.keys() | known.keys():
                 reasons.setdefault(well, "the model is trained anew")
         return reasons
 
     def _units_change(self, plate: str) -> bool:
-        """Whether wells that the plate's units are made from come, go, or have other images."""
+        """Whether wells that the plate's units are made from come, go, or are to be read again."""
         made = self.reasons.get((plate, "ingest"), {})
         changed = {well for well, reason in made.items() if "damaged" not in reason}
         both = self.project.ledger("ingest", plate), self.raw[plate]

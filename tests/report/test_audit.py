@@ -41,7 +41,7 @@ def test_every_control_has_its_row_in_reading_order(table):
         "Labels permuted",
         "DNA shuffled between cells",
         "Marker shuffled between cells",
-        "Plate column",
+        "Called positive: last column less first",
     ]
     assert table["columns"] == ["Plate P2", "Training"]
     assert "3 seeds, on the training wells out of fold: 0.95, 0.95, 0.96" in table["note"]
@@ -53,7 +53,7 @@ def test_verdicts_and_where_they_stand(table):
     assert full["span"][0] <= full["at"] <= full["span"][1]
     background, _ = row(table, "Trained without cells")
     assert background["verdict"] == ""  # nothing to want
-    column, trained = row(table, "Plate column")
+    column, trained = row(table, "Called positive: last column less first")
     assert trained["value"] == "0.03"
     assert column["interval"] is None
     assert column["chance"] == sum(audit.RAIL) / 2  # a difference: from −1 to 1
@@ -61,7 +61,9 @@ def test_verdicts_and_where_they_stand(table):
         column["chance"] + 0.03 / 2 * (audit.RAIL[1] - 3), abs=0.4
     )
     glosses = {r["name"]: r["gloss"] for r in table["rows"]}
-    assert glosses["Plate column"].endswith("Warns beyond ±0.10; the scale is from −1 to 1.")
+    assert glosses["Called positive: last column less first"].endswith(
+        "Warns beyond ±0.10; the scale is from −1 to 1."
+    )
     assert glosses["Cell erased"].endswith("Warns more than 0.20 away from chance.")
 
 
@@ -91,7 +93,10 @@ def test_without_control_networks_it_says_what_is_not_known(subject):
     cells = subject.cells["P2"]
     kept = cells[[c for c in cells if not c.startswith("Metadata_Class_")]]
     table = audit.controls([("Plate P2", kept)], subject)
-    assert [r["name"] for r in table["rows"]] == ["All as it is", "Plate column"]
+    assert [r["name"] for r in table["rows"]] == [
+        "All as it is",
+        "Called positive: last column less first",
+    ]
     assert "No control networks were trained" in table["absent"][0]
 
 

@@ -196,7 +196,7 @@ CONTROLS = {
         "",
     ),
     "column": Control(
-        "Plate column",
+        "Called positive: last column less first",
         "Share of negative-control cells called positive in the last column that has such wells, less "
         "that in the first. Zero unless the network learnt where a well lies.",
         "zero",
