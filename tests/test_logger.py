@@ -9,7 +9,7 @@ from rich.console import Console
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from plateglass.terminal import duration
-from snakemake_logger_plugin_plateglass import LogHandler, cluster
+from snakemake_logger_plugin_plateglass import LogHandler, reasons
 
 
 @pytest.fixture
@@ -85,7 +85,38 @@ def test_a_log_of_an_earlier_run_is_not_shown_for_a_job_that_never_began(shown, 
     ],
 )
 def test_reasons_are_in_words(message, wanted):
-    assert wanted in cluster.reason(message) and bool(cluster.reason(message)) == bool(wanted)
+    assert wanted in reasons.of_cluster(message) and bool(reasons.of_cluster(message)) == bool(
+        wanted
+    )
+
+
+@pytest.mark.parametrize(
+    ("ended", "why"),
+    [
+        ("returned non-zero exit status 1.", ""),
+        ("returned non-zero exit status 130.", ""),
+        ("returned non-zero exit status 137.", ": killed by the system, perhaps since memory"),
+        ("died with <Signals.SIGKILL: 9>.", ": killed by the system, perhaps since memory"),
+    ],
+)
+def test_a_job_that_fails_here_is_told_once_and_the_others_keep_their_bars(shown, ended, why):
+    log = "my logs/P1.ingest.k.log"
+    said = f"set -euo pipefail; python -m plateglass.cli ingest P1 > '{log}' 2>&1"
+    text = (
+        f"RuleException:\nCalledProcessError in file \"x.smk\", line 2:\nCommand '{said}' {ended}"
+    )
+    start(shown, 1, log)
+    shown._emit(SimpleNamespace(event=LogEvent.ERROR, getMessage=lambda: text))
+    assert shown.said() == "go\n" and not shown.stop.is_set()
+    fail(shown, 1, log)
+    assert shown.said().startswith(f"go\nfailed: P1 ingest{why}")
+    assert "RuleException" not in shown.said()
+
+
+def test_an_error_of_snakemakes_own_is_shown_as_it_is(shown):
+    text = "MissingOutputException in rule x: gone"
+    shown._emit(SimpleNamespace(event=LogEvent.ERROR, getMessage=lambda: text))
+    assert shown.said() == text + "\n" and shown.stop.is_set()
 
 
 def test_notes_are_shown_once_when_jobs_finish(shown, tmp_path):

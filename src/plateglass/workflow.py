@@ -251,7 +251,7 @@ class Workflow:
     def say_what_failed(self) -> None:
         print(
             f"\nNot all is done; finished wells are kept. Logs: {self.results}/.plateglass/logs\n"
-            "Mend the cause and give the same command again.",
+            "Mend what is named above, if anything, and give the same command again.",
             file=sys.stderr,
         )
 

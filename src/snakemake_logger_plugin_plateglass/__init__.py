@@ -25,7 +25,7 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from plateglass.terminal import duration
-from snakemake_logger_plugin_plateglass.cluster import is_chatter, reason
+from snakemake_logger_plugin_plateglass.reasons import is_chatter, of_cluster, of_process
 
 QUIET_RULES = {"tables", "selected", "plate_report", "screen_report", "all"}
 LOCKED = (
@@ -60,7 +60,8 @@ class LogHandler(LogHandlerBase):
         self.folder: Path | None = None
         self.left: dict[str, str] = {}  # progress files of jobs that were killed in an earlier run
         self.logs: dict[int, tuple[Path, float]] = {}  # job → its log, and how old that was before
-        self.failed: set[str] = set()
+        self.ended: dict[str, str] = {}  # log of a failed job → why its process ended
+        self.failed: set[tuple[str, str]] = set()
         self.noted: set[str] = set()
         self.stop = threading.Event()
         self.watcher: threading.Thread | None = None
@@ -113,6 +114,11 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.JOB_ERROR:
             self._error(record)
         elif event == LogEvent.ERROR:
+            if process := of_process(
+                record.getMessage()
+            ):  # the job's error follows, and others run
+                log, self.ended[log] = process
+                return
             self._settle()
             self._print(_refusal(record) or record.getMessage(), "red")
         elif event is None and self._worth(record):
@@ -155,7 +161,8 @@ class LogHandler(LogHandlerBase):
         job = ".".join(logs[0].name.split(".")[:2]) if logs else record.rule_name
         self.left[job] = self._progress().get(job, "")  # a killed job leaves its bar behind
         name = job.replace(".", " ")
-        why = reason(getattr(record, "rule_msg", None))
+        ended = [self.ended.pop(str(log), "") for log in logs]
+        why = of_cluster(getattr(record, "rule_msg", None)) or "".join(ended)
         if (name, why) in self.failed:
             return
         self.failed.add((name, why))

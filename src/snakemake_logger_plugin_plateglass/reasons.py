@@ -1,6 +1,7 @@
-"""What a cluster's executor says, in the words of the person who submitted."""
+"""Why jobs fail, as executors say it, in the words of the person who gave the command."""
 
 import re
+import shlex
 
 STATES = {
     "CANCELLED": "cancelled on the cluster (scancel)",
@@ -10,6 +11,7 @@ STATES = {
     "NODE_FAIL": "its node failed",
     "PREEMPTED": "it had to give way to another job",
 }
+KILLED = "killed by the system, perhaps since memory ran out (`free -h`; fewer --cores need less)"
 # The executor guesses an account by a command that always fails, then does without: sbatch itself
 # says clearly where an account is needed.
 CHATTER = (
@@ -19,7 +21,20 @@ CHATTER = (
 )
 
 
-def reason(message: str | None) -> str:
+def of_process(message: str) -> tuple[str, str] | None:
+    """Log and reason of a job whose process on this machine failed, from Snakemake's exception.
+
+    No reason where the process could say itself what was the matter: its log tells it. None where
+    the exception is of something else.
+    """
+    said = re.search(r"^Command '.* > (.+) 2>&1' (?:returned|died)(.*)", message, re.S | re.M)
+    if "CalledProcessError" not in message or said is None:
+        return None
+    killed = re.search(r"status 137\b|SIGKILL", said[2])
+    return shlex.split(said[1])[0], KILLED if killed else ""
+
+
+def of_cluster(message: str | None) -> str:
     """Why a job failed, from its executor's message; nothing where the job's own log tells it."""
     text = message or ""
     if found := re.search(r"SLURM status is: '(\w+)", text):
