@@ -105,6 +105,8 @@ def plate(figures: Figures, folder: Path, model_dir: Path) -> None:
     figures.say("cells", len(cells))
     figures.say("cells per control well, mean", float(counts.mean()))
     figures.say("cells per control well, least", int(counts.min()))
+    inside = int((~known["Metadata_Edge"]).sum()) / len(counts)
+    figures.say("the same without cells at the field's edge, mean", inside)
     ratio = assay.nucleus_to_cytoplasm(cells, CHANNEL, sites)
     scores = {"nucleus / cytoplasm": ratio.groupby(cells["Metadata_Well"]).median()}
     if "Metadata_Margin" in cells:
@@ -209,8 +211,11 @@ def outlines(figures: Figures, results: Path, folder: Path) -> None:
             best = best_match(truth, store.read_labels(path, well, 0, "cells")[0])
             found += best["iou"].tolist()
             figures.say(f"mean IoU, {well}", float(best["iou"].mean()), f"{len(best)} outlines")
-            rows = labelled[labelled["well"] == well].merge(best, on="object_label")
+            rim = {*truth[0], *truth[-1], *truth[:, 0], *truth[:, -1]} - {0}
             own = cells[cells["Metadata_Well"] == well]
+            note = f"{own['Metadata_Edge'].sum()} at the field's edge; of the outlines {len(rim)}"
+            figures.say(f"cells, {well}", len(own), note)
+            rows = labelled[labelled["well"] == well].merge(best, on="object_label")
             hand.append(rows[rows["iou"] >= 0.5].merge(own, on="Metadata_Cell"))
     if not found:
         return
