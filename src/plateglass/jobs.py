@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from plateglass import lock, store
-from plateglass.errors import DamageError, DataError
+from plateglass.errors import DamageError, DataError, UserError
 from plateglass.files import digest, write_atomically
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, damaged, ingest_key, marker, parts_of
@@ -36,6 +36,12 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
 
 
 def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
+    of_ledgers = stage in STAGES and stage != "ingest"  # that one looks at its files' listing too
+    if of_ledgers and not key.partition(".")[0].endswith(project.given(stage, plate)):
+        raise UserError(
+            f"{plate} {stage}: the settings or a platemap changed after this run was planned; nothing "
+            "was computed with them, give the same command again"
+        )
     begun = _begun(project, plate, stage)
     doubted = begun.exists() or project.config.run.verify == "full"
     begun.parent.mkdir(parents=True, exist_ok=True)

@@ -35,15 +35,16 @@ class Ledger(dict[str, dict[str, Any]]):
         super().__init__()
         self.path = path
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_bytes().split(b"\n")
         except FileNotFoundError:
             lines = []
         for line in lines:
             try:
                 entry = json.loads(line)
-            except ValueError:  # the torn last line of a killed job
+            except ValueError:  # the torn last line of a killed job, or a damaged one
                 continue
-            self._take(entry)
+            if _is_whole(entry):  # else the well has no result that is known, and is computed again
+                self._take(entry)
 
     def add(self, well: str, **entry: Any) -> None:
         """Append a well's line; ``gone=True`` takes the well out."""
@@ -69,6 +70,19 @@ class Ledger(dict[str, dict[str, Any]]):
             self.pop(well, None)
         else:
             self[well] = entry
+
+
+def _is_whole(entry: Any) -> bool:
+    """Whether a line is one that `Ledger.add` wrote, with all that is asked of it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("well"), str):
+        return False
+    if entry.get("gone"):
+        return True
+    files, parts = entry.get("files", {}), entry.get("parts", {})
+    of_well = entry["well"] == WHOLE or "parts" in entry
+    kinds = isinstance(parts, dict) and isinstance(files, dict)
+    kinds &= isinstance(entry.get("quarantine" if entry.get("key") is None else "key"), str)
+    return of_well and kinds
 
 
 def todo(

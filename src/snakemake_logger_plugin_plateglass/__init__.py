@@ -25,7 +25,12 @@ from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from plateglass.terminal import duration
-from snakemake_logger_plugin_plateglass.reasons import is_chatter, of_cluster, of_process
+from snakemake_logger_plugin_plateglass.reasons import (
+    is_chatter,
+    is_of_process,
+    of_cluster,
+    of_process,
+)
 
 QUIET_RULES = {"tables", "selected", "plate_report", "screen_report", "all"}
 LOCKED = (
@@ -60,7 +65,7 @@ class LogHandler(LogHandlerBase):
         self.folder: Path | None = None
         self.left: dict[str, str] = {}  # progress files of jobs that were killed in an earlier run
         self.logs: dict[int, tuple[Path, float]] = {}  # job → its log, and how old that was before
-        self.ended: dict[str, str] = {}  # log of a failed job → why its process ended
+        self.ended: list[str] = []  # how processes of failed jobs ended
         self.failed: set[tuple[str, str]] = set()
         self.noted: set[str] = set()
         self.stop = threading.Event()
@@ -114,10 +119,8 @@ class LogHandler(LogHandlerBase):
         elif event == LogEvent.JOB_ERROR:
             self._error(record)
         elif event == LogEvent.ERROR:
-            if process := of_process(
-                record.getMessage()
-            ):  # the job's error follows, and others run
-                log, self.ended[log] = process
+            if is_of_process(record.getMessage()):  # other jobs go on, with their bars
+                self.ended.append(record.getMessage())
                 return
             self._settle()
             self._print(_refusal(record) or record.getMessage(), "red")
@@ -161,8 +164,8 @@ class LogHandler(LogHandlerBase):
         job = ".".join(logs[0].name.split(".")[:2]) if logs else record.rule_name
         self.left[job] = self._progress().get(job, "")  # a killed job leaves its bar behind
         name = job.replace(".", " ")
-        ended = [self.ended.pop(str(log), "") for log in logs]
-        why = of_cluster(getattr(record, "rule_msg", None)) or "".join(ended)
+        ended = (of_process(text, str(log)) for text in self.ended for log in logs)
+        why = of_cluster(getattr(record, "rule_msg", None)) or next(filter(None, ended), "")
         if (name, why) in self.failed:
             return
         self.failed.add((name, why))

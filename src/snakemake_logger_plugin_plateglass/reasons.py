@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from signal import SIGINT, SIGKILL, SIGTERM
 
 STATES = {
     "CANCELLED": "cancelled on the cluster (scancel)",
@@ -21,17 +22,20 @@ CHATTER = (
 )
 
 
-def of_process(message: str) -> tuple[str, str] | None:
-    """Log and reason of a job whose process on this machine failed, from Snakemake's exception.
+def is_of_process(message: str) -> bool:
+    """Whether an error is that a job's process failed: the job's own error follows and tells it."""
+    return "CalledProcessError in file" in message
 
-    No reason where the process could say itself what was the matter: its log tells it. None where
-    the exception is of something else.
-    """
-    said = re.search(r"^Command '.* > (.+) 2>&1' (?:returned|died)(.*)", message, re.S | re.M)
-    if "CalledProcessError" not in message or said is None:
-        return None
-    killed = re.search(r"status 137\b|SIGKILL", said[2])
-    return shlex.split(said[1])[0], KILLED if killed else ""
+
+def of_process(message: str, log: str) -> str:
+    """Why the process that wrote a log failed, where it could not say so there itself: a signal."""
+    ended = re.search(r"exit status (?:12[89]|13[0-9]|14[0-9])\b|Signals\.\w+: \d+", message)
+    if ended is None or shlex.quote(log) not in message:
+        return ""
+    signal = int(re.findall(r"\d+", ended[0])[-1]) % 128
+    if signal in (SIGINT, SIGTERM):
+        return ""  # asked to stop, it says so
+    return KILLED if signal == SIGKILL else f"it crashed (signal {signal})"
 
 
 def of_cluster(message: str | None) -> str:

@@ -9,7 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
-from changes import CHANNELS, WELL_STAGES, ends, put_back, remove_images, set_section, wells
+from changes import (
+    CHANNELS,
+    WELL_STAGES,
+    ends,
+    put_back,
+    relabel,
+    remove_images,
+    set_section,
+    wells,
+)
 
 from plateglass import jobs
 from plateglass.errors import DataError, UserError
@@ -222,3 +231,22 @@ def test_images_that_the_pattern_leaves_out_are_named_and_change_nothing(screen)
         "plate P2: images that ingest.pattern does not match are left out, as overview.tif"
     ]
     assert plan.reasons == {}
+
+
+def test_settings_edited_while_a_run_is_under_way_are_refused_and_leave_no_trace(screen, finished):
+    """A job reads its settings anew; taken back, they would be what the plan asked for."""
+    set_section(screen, "segment", cells={"channel": "Actin", "reach_um": 3})
+    relabel(screen, "P2", "B01", "reference")
+    keys = screen.plan().keys
+    files = [
+        path for path in screen.results.rglob("*") if path.is_file() and path.parent.name != "locks"
+    ]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    set_section(screen, "segment", cells={"channel": "Marker", "reach_um": 3})
+    relabel(screen, "P2", "B01", "treatment")
+    for stage in ("segment", "aggregate"):
+        with pytest.raises(
+            UserError, match=f"P2 {stage}: the settings or a platemap changed after"
+        ):
+            jobs.run(screen.project(), stage, "P2", keys["P2", stage], 1)
+    assert {path: path.stat().st_mtime_ns for path in files} == before, "something was computed"
