@@ -68,4 +68,4 @@ def test_any_flipped_bit_costs_no_more_than_its_lines(tmp_path):
         assert sum(found.get(well) == whole[well] for well in whole) >= 1
         todo(found, {well: whole[well]["parts"] for well in whole})
         for entry in found.values():
-            assert isinstance(entry["key"], str) and dict(entry.get("files", {})) is not None
+            assert isinstance(entry["key"], str) and isinstance(entry.get("files", {}), dict)

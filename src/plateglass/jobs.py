@@ -37,7 +37,7 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
 
 def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
     of_ledgers = stage in STAGES and stage != "ingest"  # that one looks at its files' listing too
-    if of_ledgers and not key.partition(".")[0].endswith(project.given(stage, plate)):
+    if of_ledgers and not key.partition(".")[0].endswith(project.basis(stage, plate)):
         raise UserError(
             f"{plate} {stage}: the settings or a platemap changed after this run was planned; nothing "
             "was computed with them, give the same command again"

@@ -229,7 +229,7 @@ class Plan:
             train_key = fingerprint(
                 rows, own("ingest"), own("segment"), own("train"), project.config.positive
             )
-            train_key = self._given("train", SCREEN, train_key)
+            train_key = self._on_basis("train", SCREEN, train_key)
             retrain = self._ask("train", SCREEN, train_key)
             if retrain:
                 why = self._named("train", SCREEN) or "training wells or their stages changed"
@@ -299,7 +299,7 @@ class Plan:
                 if listed is not raw:  # wells told as they were
                     key = ingest_key(project, raw)
             else:
-                key = self._given(stage, plate, fingerprint(stage, key, own(stage), extra))
+                key = self._on_basis(stage, plate, fingerprint(stage, key, own(stage), extra))
             # labels lie in the store that ingest writes to: look
             again = stage == "segment" and (plate, "ingest") in self.reasons
             if self._ask(stage, plate, key, again):
@@ -313,13 +313,13 @@ class Plan:
         self._ask_whole("report", plate, shown, "tables or the model changed")
         return key
 
-    def _given(self, stage: str, plate: str, key: str) -> str:
+    def _on_basis(self, stage: str, plate: str, key: str) -> str:
         """The key, its end that by which the job knows its settings and platemaps again."""
-        given = self.project.given(stage, plate)
-        return key[: -len(given)] + given
+        basis = self.project.basis(stage, plate)
+        return key[: -len(basis)] + basis
 
     def _ask_whole(self, stage: str, plate: str, key: str, reason: str) -> None:
-        key = self._given(stage, plate, key)
+        key = self._on_basis(stage, plate, key)
         seen = bool(self._have[plate, stage])
         if self._ask(stage, plate, key):
             known = key in self._have[plate, stage]  # this very key, but damaged

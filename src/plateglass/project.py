@@ -13,7 +13,7 @@ from plateglass.errors import DataError, UserError
 from plateglass.ledger import WHOLE, Ledger, fingerprint
 from plateglass.stages import SCREEN, STAGES
 
-GIVEN = 8  # hex digits at a key's end, see Project.given
+BASIS = 8  # hex digits at a key's end, see Project.basis
 UNITS_WELLS = 24  # where a plate has no negative controls; chosen by a hash, then kept
 
 
@@ -170,7 +170,7 @@ class Project:
                 self._own[stage]["no_model"] = None if self.has_model else self.why_no_model()
         return self._own[stage]
 
-    def given(self, stage: str, plate: str) -> str:
+    def basis(self, stage: str, plate: str) -> str:
         """Digest of what settings and platemaps say of a job: the end of its key.
 
         A job reads them anew. By this it knows whether they are those that its key was made of.
@@ -186,7 +186,7 @@ class Project:
                 (sorted(self.classed(name).items()), self.negatives(name, self.labels(name)))
                 for name in self.training_plates()
             ]
-        return fingerprint(self.own(stage), maps)[:GIVEN]
+        return fingerprint(self.own(stage), maps)[:BASIS]
 
     def settings(self, stage: str) -> dict[str, Any]:
         """The settings that a stage's results depend on, named as in their file."""

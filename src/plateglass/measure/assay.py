@@ -66,7 +66,7 @@ def spearman(dose: Sequence[float], response: Sequence[float]) -> float:
     if len(np.unique(dose[both])) < 2 or len(np.unique(response[both])) < 2:
         return float("nan")
     ranks = [pd.Series(values[both]).rank() for values in (dose, response)]
-    return float(np.corrcoef(*ranks)[0, 1])  # scipy.stats would be half of a report's start
+    return float(np.corrcoef(*ranks)[0, 1])  # scipy.stats would be a third of a report's start
 
 
 def bootstrap(
