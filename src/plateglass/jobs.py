@@ -42,6 +42,8 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
             f"{plate} {stage}: the settings or a platemap changed after this run was planned; nothing "
             "was computed with them, give the same command again"
         )
+    for name in project.training_plates() if stage == "train" else [plate]:
+        _keep_platemap(project, name)
     begun = _begun(project, plate, stage)
     doubted = begun.exists() or project.config.run.verify == "full"
     begun.parent.mkdir(parents=True, exist_ok=True)
@@ -86,6 +88,20 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
         vouches["ledger"] = project.ledger_path(stage, plate).exists()
     write_atomically(marker(project, plate, stage, key), json.dumps(vouches))
     begun.unlink()
+
+
+def _keep_platemap(project: Project, plate: str) -> None:
+    """A copy of the plate's platemap, which may lie on a share that comes and goes."""
+    path = None if plate == SCREEN else project.plate(plate).platemap
+    if path is None:
+        return
+    copy = project.maps.copy_of(plate)
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError:  # out of reach by now
+        return
+    if not copy.exists() or copy.read_text("utf-8") != text:
+        write_atomically(copy, text)
 
 
 def _begun(project: Project, plate: str, stage: str) -> Path:

@@ -260,7 +260,9 @@ class Plan:
             try:
                 self.project.maps[name]  # read, and refused, with the plate
                 found = scan(self.project, name, lambda wells: self._seen(name, wells))
-                return replace(found, listing=None)  # a thousand of them would fill the memory
+                doubt = found.doubt or self._platemap_lost(name)
+                # a thousand listings would fill the memory
+                return replace(found, doubt=doubt, listing=None)
             except PlateglassError as error:
                 return error
 
@@ -274,6 +276,13 @@ class Plan:
         if left:
             with ThreadPoolExecutor(SCANNERS) as pool:
                 yield from pool.map(look, left)
+
+    def _platemap_lost(self, plate: str) -> str | None:
+        """Doubt of a plate whose platemap was there when it was run, and is out of reach now."""
+        why = self.project.maps.lost.get(plate)
+        if why is None or self.project.config.run.missing_raw == "keep":
+            return None
+        return f"{why}; nothing was touched. Bring it back, or set run.missing_raw: keep"
 
     def _seen(self, plate: str, wells: dict[str, str]) -> bool:
         """Whether a marker says that ingest finished with exactly these wells."""
@@ -307,7 +316,7 @@ class Plan:
                 self.reasons[plate, stage] = pending
             else:
                 pending = {}
-        key = fingerprint(key, own("aggregate"), project.platemap_rows(plate))
+        key = fingerprint(key, own("aggregate"), project.platemap_key(plate))
         self._ask_whole("aggregate", plate, key, "wells or the platemap changed")
         shown = fingerprint(key, own("report"), train_key)
         self._ask_whole("report", plate, shown, "tables or the model changed")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,32 @@ UNITS_WELLS = 24  # where a plate has no negative controls; chosen by a hash, th
 
 
 class Platemaps(dict[str, dict[str, dict[str, str]]]):
-    """Plate → its platemap, read when first asked for: a job needs one or two of a thousand."""
+    """Plate → its platemap, read when first asked for: a job needs one or two of a thousand.
+
+    Of a platemap that is out of reach (on a share that is not mounted) the copy that the last job of
+    its plate kept is read, and ``lost`` says so: other plates' jobs must know its training wells.
+    """
 
     def __init__(self, sheet: Iterable[plates.Plate], config: Config):
         super().__init__()
         self._sheet, self._config = {plate.name: plate for plate in sheet}, config
+        self.lost: dict[str, str] = {}
 
     def __missing__(self, plate: str) -> dict[str, dict[str, str]]:
-        self[plate] = plates.read_platemap(self._sheet[plate], self._config)
+        entry = self._sheet[plate]
+        try:
+            self[plate] = plates.read_platemap(entry, self._config)
+        except UserError as error:
+            copy = self.copy_of(plate)
+            if not isinstance(error.__cause__, OSError) or not copy.exists():
+                raise
+            self[plate] = plates.read_platemap(replace(entry, platemap=copy), self._config)
+            self.lost[plate] = str(error)
         return self[plate]
+
+    def copy_of(self, plate: str) -> Path:
+        """Where a plate's jobs keep a copy of its platemap."""
+        return self._config.results / ".plateglass" / "platemaps" / f"{plate}.csv"
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,7 @@ class Project:
     _own: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _settings: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    _platemaps: dict[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, config: Config) -> "Project":
@@ -177,7 +195,7 @@ class Project:
         """
         maps: Any = None
         if stage == "aggregate" and plate != SCREEN:
-            maps = self.platemap_rows(plate)
+            maps = self.platemap_key(plate)
         elif stage == "features":
             called = sorted(self.classed(plate)) if self.has_model else []
             maps = called, self.negatives(plate, self.labels(plate))
@@ -259,7 +277,7 @@ class Project:
             if stage == "report":
                 made["in"][SCREEN] = self._key_of_whole("aggregate", SCREEN)
         elif stage == "aggregate":
-            made["platemap"] = self.platemap_rows(plate)
+            made["platemap"] = self.platemap_key(plate)
             made["in"] = {
                 before: {
                     well: [entry["key"], entry.get("quarantine"), entry.get("left_out")]
@@ -274,10 +292,12 @@ class Project:
     def _key_of_whole(self, stage: str, plate: str) -> str | None:
         return self.ledger(stage, plate).get(WHOLE, {}).get("key")
 
-    def platemap_rows(self, plate: str) -> list[Any]:
-        """A platemap as keys take it: the order of its columns is that of the tables' columns."""
-        rows = sorted(self.maps[plate].items())
-        return [list(rows[0][1]) if rows else [], rows]
+    def platemap_key(self, plate: str) -> str:
+        """Content key of a platemap: of the order of its columns too, which is the tables'."""
+        if plate not in self._platemaps:
+            rows = sorted(self.maps[plate].items())
+            self._platemaps[plate] = fingerprint(list(rows[0][1]) if rows else [], rows)
+        return self._platemaps[plate]
 
     def train_key(self) -> str:
         """Content key of the model that the training wells as they are would give."""

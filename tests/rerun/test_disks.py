@@ -91,9 +91,6 @@ def test_read_only_results_are_told_before_any_job(there, disk, capsys):
 @pytest.mark.parametrize("how", ["folder gone", "files gone"])
 def test_a_plate_that_vanishes_in_the_middle_is_not_judged(tmp_path, monkeypatch, how):
     screen = Screen(tmp_path, train=False)
-    shutil.copy(tmp_path / "raw/P2/platemap.csv", tmp_path / "P2.csv")
-    screen.sheet["P2"]["platemap"] = "P2.csv"
-    screen.write()
     record, raw = jobs._record, tmp_path / "raw/P2"
 
     def vanish(job, ledger, parts, result):
@@ -195,8 +192,6 @@ def test_two_runs_at_once_from_two_folders(finished, tmp_path):
 @pytest.mark.long
 def test_a_refused_plate_lets_the_others_finish_and_the_code_says_so(screen):
     raw = screen.folder / "raw/P2"
-    shutil.copy(raw / "platemap.csv", screen.folder / "P2.csv")
-    screen.sheet["P2"]["platemap"] = "P2.csv"
     screen.replace_image("P1", "B01")
     set_section(screen, "run", strict=False)
     raw.rename(raw.with_name("away"))

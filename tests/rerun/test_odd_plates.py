@@ -55,25 +55,45 @@ def test_a_quarantined_image_fails_a_strict_run_and_mended_leaves_no_trace(scree
     assert_same(screen, finished)
 
 
-def test_a_plates_folder_gone_refuses_it_and_drops_nothing(screen, finished):
-    raw = screen.folder / "raw/P2"
-    shutil.copy(raw / "platemap.csv", screen.folder / "P2.csv")
-    screen.sheet["P2"]["platemap"] = "P2.csv"
-    screen.write()
+@pytest.mark.parametrize("plate", ["P1", pytest.param("P2", marks=pytest.mark.long)])
+def test_a_plates_folder_gone_with_its_platemap_refuses_it_and_drops_nothing(
+    screen, finished, plate
+):
+    """Also of the plate that the networks were trained on (P1): its training wells are known."""
+    raw = screen.folder / "raw" / plate
     raw.rename(raw.with_name("elsewhere"))
     for emptied in (False, True):
         if emptied:  # an unmounted share leaves its empty folder
             raw.mkdir()
         plan = screen.plan()
-        assert list(plan.refused) == ["P2"] and str(raw) in plan.refused["P2"]
+        assert list(plan.refused) == [plate] and str(raw) in plan.refused[plate]
         assert plan.reasons == {}
-        assert not [pair for pair in plan.keys if pair[0] == "P2"]
-    # the others go on: only P1 and the screen
-    screen.replace_image("P1", "B01")
-    assert sorted(screen.run()) == sorted(wells(screen, ["P1"], WELL_STAGES, ["B01"]) + ends("P1"))
+        assert not [pair for pair in plan.keys if pair[0] == plate]
+    # the others go on: only the other plate and the screen
+    other = {"P1": "P2", "P2": "P1"}[plate]
+    screen.replace_image(other, "B01")
+    wanted = wells(screen, [other], WELL_STAGES, ["B01"]) + ends(other)
+    assert sorted(screen.run()) == sorted(wanted)
     set_section(screen, "run", missing_raw="keep")
     assert screen.plan().refused == {} and screen.plan().reasons == {}
-    assert screen.tables()["P2/cells.parquet"].equals(finished.tables()["P2/cells.parquet"])
+    table = f"{plate}/cells.parquet"
+    assert screen.tables()[table].equals(finished.tables()[table])
+
+
+def test_a_platemap_gone_refuses_its_plate_alone(screen):
+    path = screen.folder / "raw/P1/platemap.csv"
+    text = path.read_text()
+    path.unlink()
+    plan = screen.plan()
+    assert list(plan.refused) == ["P1"] and plan.reasons == {}
+    assert f"{path}: cannot be read: No such file or directory; nothing was touched" in (
+        plan.refused["P1"]
+    )
+    path.write_text("well\n")  # there, and wrong: the mistake of a hand, told before any job
+    with pytest.raises(UserError, match="has no column"):
+        screen.plan()
+    path.write_text(text)
+    assert screen.plan().refused == {} and screen.plan().reasons == {}
 
 
 def test_most_wells_gone_is_doubted_until_accepted(screen):
