@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from plateglass.colours import colours_of
 from plateglass.errors import UserError
 from plateglass.measure.names import columns
 
@@ -236,6 +237,12 @@ class Config(Section):
     def channel_names(self) -> tuple[str, ...]:
         """Channels in the order of the stores' ``c`` axis: by name, for keys have no order."""
         return tuple(sorted(self.channels))
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """RRGGBB by channel: as set, else by its name or in turn."""
+        usual = colours_of(list(self.channel_names))
+        return {name: self.channels[name].color or colour for name, colour in usual.items()}
 
     @property
     def positive(self) -> str | None:

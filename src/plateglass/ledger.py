@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from plateglass.files import write_atomically
+from plateglass.plates import well_name
 
 WHOLE = ""  # stands for the well in the one line of a stage of a whole plate
 _text = json.JSONEncoder(sort_keys=True, default=str).encode  # made once: a plan asks by the well
@@ -74,12 +75,14 @@ class Ledger(dict[str, dict[str, Any]]):
 
 def _is_whole(entry: Any) -> bool:
     """Whether a line is one that `Ledger.add` wrote, with all that is asked of it."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("well"), str):
+    if not isinstance(entry, dict) or not isinstance(well := entry.get("well"), str):
+        return False
+    if well != WHOLE and well_name(well) != well:
         return False
     if entry.get("gone"):
         return True
     files, parts = entry.get("files", {}), entry.get("parts", {})
-    of_well = entry["well"] == WHOLE or "parts" in entry
+    of_well = well == WHOLE or "parts" in entry
     kinds = isinstance(parts, dict) and isinstance(files, dict)
     kinds &= isinstance(entry.get("quarantine" if entry.get("key") is None else "key"), str)
     return of_well and kinds

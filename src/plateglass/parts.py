@@ -15,6 +15,8 @@ import pyarrow as pa
 from plateglass import tables
 from plateglass.files import damage_of
 
+BUFFER = 2**20  # bytes; without, each column of a part is a write of its own
+
 
 def write(path: Path, frame: pd.DataFrame) -> None:
     """Write a part; readers see the old file or the whole new one. The index is not written."""
@@ -22,7 +24,10 @@ def write(path: Path, frame: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with pa.ipc.new_file(temporary, table.schema) as writer:
+        with (
+            pa.output_stream(temporary, buffer_size=BUFFER) as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
             writer.write_table(table)
         temporary.replace(path)
     finally:

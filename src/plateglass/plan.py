@@ -12,15 +12,17 @@ import os
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from plateglass.errors import PlateglassError, SetupError, UserError
 from plateglass.files import digest
-from plateglass.ledger import Ledger, fingerprint, todo
+from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
+from plateglass.plates import well_order
 from plateglass.project import Project
 from plateglass.raw import Raw, scan
 from plateglass.stages import SCREEN, STAGES
@@ -38,9 +40,8 @@ def marker(project: Project, plate: str, stage: str, key: str) -> Path:
 def ingest_key(project: Project, wells: dict[str, str]) -> str:
     """Key of a plate's ingest: the signatures of its wells' files, and the settings."""
     # Colours are no result, but viewers and reports paint by them.
-    colors = {name: channel.color for name, channel in project.config.channels.items()}
     listed = fingerprint(sorted(wells.items()))
-    return fingerprint("ingest", listed, project.own("ingest"), colors)
+    return fingerprint("ingest", listed, project.own("ingest"), project.config.colours)
 
 
 def parts_of(project: Project, stage: str, plate: str) -> tuple[int, str]:
@@ -226,16 +227,12 @@ class Plan:
                 ]
                 units = [(w, raw[plate][w]) for w in project.units_wells(plate, raw[plate])]
                 rows.append((plate, wells, units))
-            train_key = fingerprint(
-                rows, own("ingest"), own("segment"), own("train"), project.config.positive
-            )
+            train_key = fingerprint(rows, own("ingest"), own("segment"), own("train"))
             train_key = self._on_basis("train", SCREEN, train_key)
-            retrain = self._ask("train", SCREEN, train_key)
-            if retrain:
-                why = self._named("train", SCREEN) or "training wells or their stages changed"
-                if not (project.model_dir / "model.json").exists():
-                    why = "new"
-                self.reasons[SCREEN, "train"] = {"": why}
+            if self._ask("train", SCREEN, train_key):
+                # the same key asked for again: damaged, it comes back as it was
+                retrain = train_key not in self._have[SCREEN, "train"]
+                self.reasons[SCREEN, "train"] = {"": self._why_train(retrain)}
         elif project.has_model:
             train_key = project.model_key()
         last: dict[str, str] = {}
@@ -411,21 +408,56 @@ class Plan:
             elif "damaged" not in reason or well not in ledger:
                 told = well not in ledger or ": " in reason  # where it began, not all on the way
                 reasons[well] = reason if told else f"{STAGES[stage].after}: {reason}"
-        if stage == "features" and self._units_change(plate):
-            for well in ledger.keys() | known.keys():
-                # of a touched image ingest may make what it made before, and they stay
-                reasons.setdefault(well, "plate units may change")
+        # of a touched image ingest may make what it made before, and these stay
+        of_all = []
         if retrain and stage in ("features", "attribute"):
+            of_all.append(f"the model {'is' if self._another_model else 'may be'} trained anew")
+        if stage == "features" and self._units_change(plate):
+            of_all.append("plate units may change")
+        for reason in of_all:
             for well in ledger.keys() | known.keys():
-                reasons.setdefault(well, "the model is trained anew")
+                reasons.setdefault(well, reason)
         return reasons
+
+    def _why_train(self, retrain: bool) -> str:
+        if not (self.project.model_dir / "model.json").exists():
+            return "new"
+        if not retrain:
+            return "what was stored is damaged"
+        if not self._another_model:
+            return "training wells may have changed"
+        return self._named("train", SCREEN) or "training wells or their stages changed"
+
+    @cached_property
+    def _another_model(self) -> bool:
+        """Whether training gives another model, whatever images that are read again turn out to hold.
+
+        By content, as its job decides; and by what is known of the stages in front that must run.
+        """
+        project = self.project
+        if project.ledger("train", SCREEN).get(WHOLE, {}).get("key") != project.train_key():
+            return True
+        for plate in project.training_plates():
+            ingest, labels = project.ledger("ingest", plate), project.classed(plate).keys()
+            # as if each image were the one that was read
+            read_before = {well: entry["parts"]["in"] for well, entry in ingest.items()}
+            raw = {well: read_before.get(well, new) for well, new in self.raw[plate].items()}
+            read = todo(ingest, project.wants("ingest", plate, raw)).keys()
+            cut = todo(project.ledger("segment", plate), project.wants("segment", plate)).keys()
+            units = {w for wells in (ingest, raw) for w in project.units_wells(plate, wells)}
+            if read & (units | labels) or cut & labels:
+                return True
+        return False
 
     def _units_change(self, plate: str) -> bool:
         """Whether wells that the plate's units are made from come, go, or are to be read again."""
-        made = self.reasons.get((plate, "ingest"), {})
-        changed = {well for well, reason in made.items() if "damaged" not in reason}
-        both = self.project.ledger("ingest", plate), self.raw[plate]
-        before, now = (set(self.project.units_wells(plate, wells)) for wells in both)
+        project, raw = self.project, self.raw[plate]
+        ingest = project.ledger("ingest", plate)
+        # not those to be read again because their result is damaged: it comes back as it was
+        changed = todo(ingest, project.wants("ingest", plate, raw)).keys()
+        before, now = (set(project.units_wells(plate, wells)) for wells in (ingest, raw))
+        if now.isdisjoint(ingest.computed()):  # in quarantine: others stand in for them
+            now |= changed
         return before != now or bool(changed & now)
 
     def _named(self, stage: str, plate: str) -> str:
@@ -458,7 +490,7 @@ class Plan:
                 phrases.append(f"{wells[0]} {reason}")
             else:
                 noun = "well" if len(wells) == 1 else "wells"
-                phrases.append(f"{len(wells)} {noun}: {reason} ({_some(sorted(wells))})")
+                phrases.append(f"{len(wells)} {noun}: {reason} ({ranges(wells)})")
         return "; ".join(phrases) or "looking whether anything changed"
 
 
@@ -498,6 +530,23 @@ def _flat(section: dict[str, Any], before: str = "") -> dict[str, Any]:
         else:
             found[f"{before}{name}"] = value
     return found
+
+
+def ranges(wells: Iterable[str], most: int = 16) -> str:
+    """Wells in the plate's order, neighbours in a row as one: ``A01–A12, B03``.
+
+    As many ranges as a plate of 384 wells has rows.
+    """
+    found: list[list[str]] = []
+    end: tuple[int, str, int] | None = None
+    for well in sorted(wells, key=well_order):
+        length, row, column = well_order(well)
+        if end == (length, row, column - 1):
+            found[-1][1:] = [well]
+        else:
+            found.append([well])
+        end = length, row, column
+    return _some(["–".join(ends) for ends in found], most)
 
 
 def _some(names: list[str], most: int = 6) -> str:

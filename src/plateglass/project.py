@@ -226,10 +226,11 @@ class Project:
             own["nuclei"]["model"] = content_key(config.segment.nuclei.model)
         elif stage == "train":
             own.pop("model")
+            own["positive"] = config.positive
         elif stage == "aggregate":
             return {stage: own, "platemap": config.platemap.model_dump()}
         elif stage == "report":
-            colours = {k: {"color": c.color} for k, c in config.channels.items()}
+            colours = {name: {"color": colour} for name, colour in config.colours.items()}
             return {stage: own, "channels": colours, "train": {"positive": config.positive}}
         return {stage: own}
 
@@ -308,7 +309,7 @@ class Project:
             for well, label in sorted(self.classed(plate).items()):
                 if well in segmented:
                     rows.append((plate, well, label, segmented[well]["key"]))
-        return fingerprint("train", rows, self.own("train"), self.config.positive)
+        return fingerprint("train", rows, self.own("train"))
 
     def provenance(self) -> dict[str, Any]:
         """What tables, stores and reports say of their making."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from plateglass.files import damage_of
 
 KEY = b"plateglass"  # in the file's metadata: JSON of version, config, stage versions, model key
-GROUP = 10_000  # rows a row group: with some hundred columns, smaller ones are mostly headers
+GROUP = 4000  # rows a row group, which wait in memory: with a thousand columns, 16 MB
 
 
 def write(

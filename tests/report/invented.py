@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from plateglass import config as settings
 from plateglass import plates, store, synthetic, tables
+from plateglass.colours import colours_of
 from plateglass.report import fields
 from plateglass.stages import report
 from plateglass.store.maps import write_maps
@@ -170,7 +171,7 @@ def _store(
     spec = synthetic.PlateSpec(
         job.plate, wells, seed=seed, channels=("DNA", "Marker"), size=320, cells=20
     )
-    display = {name: (100, 2400, colour) for name, colour in store.colours_of(CHANNELS).items()}
+    display = {name: (100, 2400, colour) for name, colour in colours_of(CHANNELS).items()}
     places = {}
     for well in drawn:
         site = synthetic.render_site(spec, well, 1)

@@ -6,10 +6,13 @@ equal those of the same files run anew; else they must be what they were.
 """
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import plateglass
 from plateglass import synthetic
+from plateglass.models import nuclei
 from plateglass.stages import SCREEN, STAGES
 
 WELL_STAGES = ("ingest", "segment", "features", "attribute")
@@ -100,6 +103,12 @@ def an_image_touched(screen):
     return [("P2", "ingest", "A01")]
 
 
+@row(plain=True, scratch=False)
+def a_training_image_touched(screen):
+    os.utime(screen.raw("P1", "A02"))
+    return [("P1", "ingest", "A02")]
+
+
 @row()
 def a_well_added(screen):
     spec = replace(screen.specs["P2"], wells={"B03": screen.specs["P2"].wells["B01"]})
@@ -154,6 +163,12 @@ def a_training_label_changed(screen):
 
 
 @row()
+def a_negative_control_mark_changed_on_a_plate_that_trains(screen):
+    relabel(screen, "P1", "A03", "treatment")
+    return anew(screen)
+
+
+@row()
 def a_negative_control_mark_changed_on_a_plate_that_does_not_train(screen):
     relabel(screen, "P2", "A05", "negative_control")
     return wells(screen, ["P2"], ("features", "attribute")) + ends("P2")
@@ -197,6 +212,15 @@ def the_order_of_a_platemaps_columns(screen):
     return ends("P2")
 
 
+@row(plain=True, scratch=False)
+def a_platemaps_rows_in_another_order_and_spelling(screen):
+    path = screen.folder / "raw/P1/platemap.csv"
+    header, *lines = path.read_text().splitlines()
+    lines = [" " + line.replace("A0", "a").replace(",", " , ") for line in reversed(lines)]
+    path.write_bytes("\r\n".join(["\ufeff" + header, "", *lines]).encode())
+    return []
+
+
 @row()
 def a_plate_without_negative_controls(screen):
     for well in ("A01", "A02", "A03"):
@@ -213,6 +237,13 @@ def a_plate_added_to_the_sheet(screen):
     return wells(screen, ["P3"], WELL_STAGES) + ends("P3")
 
 
+@row()
+def a_plate_that_trains_from_now_on(screen):
+    screen.sheet["P2"]["train"] = "yes"
+    screen.write()
+    return anew(screen)
+
+
 @row(plain=True, scratch=False)
 def the_sheets_order_of_plates(screen):
     screen.sheet = dict(reversed(screen.sheet.items()))
@@ -222,16 +253,73 @@ def the_sheets_order_of_plates(screen):
 
 # ---------------------------------------------------------------------- settings
 @row(plain=True, scratch=False)
-def settings_in_another_order_and_a_default_written_out(screen):
-    screen.settings = dict(reversed(screen.settings.items())) | {"features": {"classical": True}}
+def settings_in_another_order_and_defaults_written_out(screen):
+    """And one left out that stood there: the last class is the positive one."""
+    colours = screen.project().config.colours
+    channels = {name: {"match": name, "color": colour} for name, colour in colours.items()}
+    train = {name: value for name, value in screen.settings["train"].items() if name != "positive"}
+    screen.settings = dict(reversed(screen.settings.items())) | {
+        "features": {"classical": True},
+        "channels": channels,
+        "train": train,
+    }
     screen.write()
     return []
+
+
+@row(plain=True, scratch=False)
+def comments_and_blank_lines_in_the_settings(screen):
+    path = screen.folder / "config.yaml"
+    lines = [f"{line}  # as it was\n\n" for line in path.read_text().splitlines()]
+    path.write_text("# of the second run\n" + "".join(lines))
+    return []
+
+
+@row(plain=True, scratch=False)
+def settings_of_the_run(screen):
+    dask = {"scheduler": "tcp://nowhere:8786"}
+    set_section(screen, "run", batch=8, workers=3, device="cpu", strict=True, dask=dask)
+    return []
+
+
+@row(plain=True, scratch=False)
+def a_model_of_nuclei_by_its_path(screen):
+    shutil.copy(nuclei.check("nuclei-small"), screen.folder / "the_same.safetensors")
+    set_section(screen, "segment", nuclei={"channel": "DNA", "model": "./the_same.safetensors"})
+    return []
+
+
+@row(plain=True, scratch=False)
+def a_new_version_of_the_package(screen):
+    old = plateglass.__version__
+    screen.undo = lambda: setattr(plateglass, "__version__", old)
+    plateglass.__version__ = "99.0"
+    return []
+
+
+@row(plain=True)
+def a_channels_colour(screen):
+    """Viewers and reports paint by it: written by ingest, which reads no image for it."""
+    set_section(screen, "channels", Actin={"match": "Actin", "color": "12AB34"})
+    return [(p, "report", "") for p in ("P1", "P2", SCREEN)]
+
+
+@row()
+def another_label_for_negative_controls(screen):
+    set_section(screen, "platemap", negative="positive_control")  # all units change
+    return anew(screen)
 
 
 @row(plain=True)
 def a_parameter_of_the_report(screen):
     set_section(screen, "report", gallery=3)
     return [(p, "report", "") for p in ("P1", "P2", SCREEN)]
+
+
+@row()
+def a_parameter_of_ingest(screen):
+    set_section(screen, "ingest", pixel_size_um=0.7)
+    return wells(screen, ["P1", "P2"], ["ingest", "segment"]) + anew(screen)
 
 
 @row()

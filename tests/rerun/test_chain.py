@@ -114,18 +114,16 @@ def test_a_section_taken_out_and_put_back(screen, finished, section):
         screen.sheet["P1"]["train"] = "no"
     screen.settings.pop(section)
     screen.write()
-    assert screen.run()
+    both = ["P1", "P2"]
+    stages = {"train": ["features"], "attribute": ["attribute"], "aggregate": []}[section]
+    wanted = sorted(wells(screen, both, stages) + ends(*both))
+    assert sorted(screen.run()) == wanted
     assert screen.plan().reasons == {}
     screen.settings[section] = kept
     if section == "train":
         screen.sheet["P1"]["train"] = "yes"
     screen.write()
-    ran = screen.run()
-    assert {stage for _, stage, _ in ran} == {
-        "train": {"features", "aggregate", "report"},  # networks and maps are still there
-        "attribute": {"attribute", "aggregate", "report"},
-        "aggregate": {"aggregate", "report"},
-    }[section]
+    assert sorted(screen.run()) == wanted  # networks and their maps are still there
     assert screen.plan().reasons == {}
     assert_same(screen, finished)
 
@@ -152,6 +150,21 @@ def test_a_job_killed_resumes_at_the_well(screen, monkeypatch, finished):
     set_section(screen, "segment", cells={"channel": "Actin"})
     screen.run()
     assert_same(screen, finished)
+
+
+@pytest.mark.long
+def test_where_all_controls_are_unreadable_what_stands_in_for_them_makes_the_units(screen):
+    for well in ("A01", "A02", "A03"):
+        path = screen.raw("P2", well)
+        path.write_bytes(path.read_bytes()[:3000])
+    screen.run()
+    screen.replace_image("P2", "B01")
+    left = ["A04", "A05", "A06", "B01", "B02"]
+    assert screen.plan().reasons["P2", "features"].keys() == set(left)
+    wanted = wells(screen, ["P2"], ("ingest", "segment"), ["B01"])
+    wanted += wells(screen, ["P2"], ("features", "attribute"), left) + ends("P2")
+    assert sorted(screen.run()) == sorted(wanted)
+    assert screen.plan().reasons == {}
 
 
 @pytest.mark.long

@@ -209,3 +209,15 @@ def test_the_engines_own_files_lost(screen, finished, lost):
     assert sorted(screen.run()) == sorted(wanted)
     assert screen.plan().reasons == {}
     assert_same(screen, finished)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["A0;", "A07"])
+def test_a_ledger_that_names_another_well_costs_that_line(screen, finished, name):
+    """One bit of a well's name: no well's name any more, or another's, whom nobody wants."""
+    path = screen.results / ".plateglass/ledger/P2.ingest.jsonl"
+    path.write_text(path.read_text().replace('"well": "A03"', f'"well": "{name}"'))
+    screen.raw("P2", "B01").touch()  # by which the job comes to look
+    assert sorted(screen.run()) == [("P2", "ingest", "A03"), ("P2", "ingest", "B01")]
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)

@@ -86,8 +86,9 @@ def test_a_platemap_gone_refuses_its_plate_alone(screen):
     path.unlink()
     plan = screen.plan()
     assert list(plan.refused) == ["P1"] and plan.reasons == {}
-    assert f"{path}: cannot be read: No such file or directory; nothing was touched" in (
-        plan.refused["P1"]
+    assert (
+        f"{path}: cannot be read: No such file or directory; nothing was touched"
+        in (plan.refused["P1"])
     )
     path.write_text("well\n")  # there, and wrong: the mistake of a hand, told before any job
     with pytest.raises(UserError, match="has no column"):
@@ -159,6 +160,16 @@ def test_a_well_without_cells_goes_through_the_whole_chain(screen):
     sites = tables["P2/sites.parquet"].set_index("Metadata_Well")
     assert sites.loc["B02", "Count_Cells"] == 0 and sites.loc["B01", "Count_Cells"] > 0
     assert "B02" in (screen.results / "P2/report.html").read_text()
+
+
+@pytest.mark.long
+def test_a_training_plate_whose_controls_cannot_be_read_is_refused(tmp_path):
+    screen = Screen(tmp_path, platemap={"negative": "vehicle"})
+    relabel(screen, "P1", "B01", "vehicle")
+    for channel in CHANNELS:
+        screen.raw("P1", "B01", channel).write_bytes(b"cut")
+    with pytest.raises(DataError, match=r"P1: none of its negative controls \(B01\) can be read"):
+        screen.run(until="train")
 
 
 def test_a_class_whose_wells_have_no_cells_is_refused_by_name(tmp_path):

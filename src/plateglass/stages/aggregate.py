@@ -1,9 +1,10 @@
 """aggregate: from the wells' parts to the tables of a plate, and one table for the screen.
 
-The cells go through some wells at a time, so memory holds the wells' medians and a few thousand
+The cells go through some wells at a time, so memory holds the wells' medians and a few hundred
 cells.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from plateglass.project import Project
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job
 
-TOGETHER = 4000  # cells that go through at once
+TOGETHER = 500  # cells that go through at once: with a thousand columns, 4 MB and copies of them
 NUMBER = r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
 
 
@@ -111,10 +112,15 @@ def _schema(
 ) -> pa.Schema:
     """Columns and types of ``cells``: of all wells' parts, so that no well decides them."""
     place = {"Metadata_Plate": [""], "Metadata_Well": [""]}
-    schemas = [tables.schema_of(pd.DataFrame(place)), tables.schema_of(platemap)]
-    for well in wells:
-        schemas += [parts.schema(job.part(s, well)) for s, done in left.items() if well in done]
-    schema = tables.unite(schemas)
+    first = [tables.schema_of(pd.DataFrame(place)), tables.schema_of(platemap)]
+    # one at a time: a thousand schemas of a thousand columns are 200 MB
+    of_parts = (
+        parts.schema(job.part(stage, well))
+        for well in wells
+        for stage, done in left.items()
+        if well in done
+    )
+    schema = tables.unite(itertools.chain(first, of_parts))
     return tables.only(schema, ordered(schema.names, list(platemap.columns)))
 
 

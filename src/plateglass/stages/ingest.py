@@ -122,10 +122,10 @@ def _display(job: Job, sites: pd.DataFrame) -> store.Display:
     two digits, so that one well more seldom changes them.
     """
     found: store.Display = {}
-    for channel, colour in store.colours_of(list(job.config.channel_names)).items():
+    for channel, colour in job.config.colours.items():
         low = int(float(f"{sites[f'P01_{channel}'].median():.2g}"))
         high = int(float(f"{sites[f'P999_{channel}'].quantile(0.95):.2g}"))
-        found[channel] = low, max(high, low + 1), job.config.channels[channel].color or colour
+        found[channel] = low, max(high, low + 1), colour
     return found
 
 

@@ -92,6 +92,13 @@ def collect(job: Job, folder: Path) -> None:
         for plate in project.training_plates():
             own = job.of(plate)
             units = plate_units(own)
+            chosen = project.units_wells(plate, project.ledger("ingest", plate))
+            if not set(chosen) & set(units.wells):
+                # others that stand in for them would change the networks behind the plan's back
+                raise DataError(
+                    f"plate {plate}: none of its negative controls ({', '.join(chosen[:6])}) can be "
+                    "read, and units are made from these; mend their images, or let the plate not train"
+                )
             segmented = project.ledger("segment", plate).computed()
             for well, label in sorted(project.classed(plate).items()):
                 if well in segmented:

@@ -25,7 +25,6 @@ from plateglass.store.fields import (
 )
 from plateglass.store.metadata import (
     Display,
-    colours_of,
     display,
     geometry,
     pixel_size,
@@ -44,7 +43,6 @@ from plateglass.store.places import (
 __all__ = [
     "Display",
     "check",
-    "colours_of",
     "content",
     "display",
     "files_of",

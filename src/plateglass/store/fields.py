@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plateglass.colours import colours_of
 from plateglass.errors import DamageError
 from plateglass.store import metadata
 from plateglass.store.places import (
@@ -113,7 +114,7 @@ def write_field(
         low, high = np.percentile(pyramid[-1], (1, 99.9), axis=(1, 2, 3))
         display = {
             channel: (int(low[i]), max(int(low[i]) + 1, int(np.ceil(high[i]))), colour)
-            for i, (channel, colour) in enumerate(metadata.colours_of(channels).items())
+            for i, (channel, colour) in enumerate(colours_of(channels).items())
         }
     limit = int(np.iinfo(image.dtype).max)
     omero = metadata.omero({name: display[name] for name in channels}, limit, image.shape[1])
