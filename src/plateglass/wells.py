@@ -1,17 +1,21 @@
 """A job as its stage sees it, and Dask over its wells."""
 
+import asyncio
 import contextlib
+import logging
 import math
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field, replace
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from plateglass.errors import DataError, SetupError
@@ -22,7 +26,8 @@ if TYPE_CHECKING:
     from plateglass.plates import Plate
 
 CLUSTER_FROM = 5  # starting worker processes costs seconds: fewer wells than this run in the job
-WORKERS_WITHIN = 600  # seconds that a running cluster has to get its first worker from a queue
+WORKERS_WITHIN = 600  # seconds that a running cluster has to get a worker from a queue
+LOOK_EVERY = 2  # seconds without a result, after which a cluster is looked at
 
 
 @dataclass(frozen=True)
@@ -127,21 +132,23 @@ def each(
 
     In as many worker processes as the job has threads, in this process where that is one or the
     wells are few. A ``DataError`` quarantines its well; any other error ends the job, after the
-    wells under way have been handed over.
+    wells under way have been handed over. A running cluster that is not there, or is lost in the
+    middle, ends it with a ``SetupError`` (see `_Watch`).
     """
     if job.config.run.dask is None and not _in_own_workers(job, wells):
         for well in wells:
             yield _attempt(function, job, well, given)
         return
-    with client(job) as dask:
+    with client(job, len(wells)) as dask:
         yield from _spread(dask, function, job, wells, given)
 
 
 def begin_imports(job: Job, wells: Sequence[str]) -> None:
     """Where `each` will start workers, let their imports begin now, beside this process's own.
 
-    Workers are forked from a server that imports Dask and the stage and does nothing with them: no
-    thread runs in it and no device is in use, so that forking is safe.
+    Workers are forked from a server that imports Dask and the stage and does nothing with them. That
+    is safe: no device is in use, and the one thread beside the server's own is that of pyarrow's
+    jemalloc, which takes its locks before a fork and has no thread in the child.
     """
     if _in_own_workers(job, wells):
         needed = ["distributed", "plateglass.config", "plateglass.store.arrays"]
@@ -183,8 +190,11 @@ def peak_worker_mb(job: Job) -> float:
 
 
 @contextlib.contextmanager
-def client(job: Job) -> Iterator[Any]:
-    """A Dask client: of the running cluster that ``run.dask`` names, else of this job's workers."""
+def client(job: Job, wells: int) -> Iterator[Any]:
+    """A Dask client: of the running cluster that ``run.dask`` names, else of this job's workers.
+
+    Of those there are no more than ``wells``, the number there is to do.
+    """
     import dask
     from distributed import Client, LocalCluster
 
@@ -192,7 +202,7 @@ def client(job: Job) -> Iterator[Any]:
         with _running(job.config.run.dask.scheduler) as found:
             yield found
         return
-    workers = job.config.run.workers or job.threads
+    workers = min(job.config.run.workers or job.threads, wells)
     settings = {
         "distributed.worker.multiprocessing-method": _method(),
         # looks at every worker a hundred times a second: a sixth of the mask step's time
@@ -200,22 +210,44 @@ def client(job: Job) -> Iterator[Any]:
         # fifty times a second each process would look whether its loop is late
         "distributed.admin.tick.interval": "500ms",
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",  # any free port: jobs run side by side
-            memory_limit=0,
-            silence_logs=40,
-            local_directory=str(job.state / "dask"),
-        ) as cluster,
-        Client(cluster, set_as_default=False) as own,
-    ):
+    with dask.config.set(settings), contextlib.ExitStack() as opened:
+        with _stopped_later():  # else workers half begun say, with a stack each, that we went away
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",  # any free port: jobs run side by side
+                memory_limit=0,
+                silence_logs=40,
+                local_directory=str(job.state / "dask"),
+            )
+            opened.enter_context(cluster)
+            own = opened.enter_context(Client(cluster, set_as_default=False))
         yield own
         peaks = own.run(peak_mb, on_error="ignore").values()  # a worker may have died just now
         _peaks[job.plate, job.stage] = max(peaks, default=0.0)
+
+
+@contextlib.contextmanager
+def _stopped_later() -> Iterator[None]:
+    """A signal to stop acts when the block has ended; a second one acts at once."""
+    heard: list[int] = []
+
+    def hear(number: int, frame: object) -> None:
+        heard.append(number)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        restore()
+        if heard:
+            signal.raise_signal(heard[0])
 
 
 def _running(scheduler: str) -> Any:
@@ -230,6 +262,8 @@ def _running(scheduler: str) -> Any:
 
     by_address = "://" in scheduler
     found = None
+    # a connection that breaks is told in a sentence, not by a stack
+    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     try:
         if not by_address and not Path(scheduler).exists():  # Dask would wait for it without end
             raise FileNotFoundError("no such file")
@@ -250,36 +284,117 @@ def _running(scheduler: str) -> Any:
 
 
 def _spread(
-    dask: Any, function: Callable[..., T], job: Job, wells: Sequence[str], given: dict
+    dask: Any, function: Callable[..., T], job: Job, wells: Iterable[str], given: dict
 ) -> Iterator[T | Result]:
     """Keep a window of wells under way, so that a plate of any size needs the same memory."""
-    from distributed import as_completed
 
     def submit(well: str) -> Any:
         known = {well: job.known[well]} if well in job.known else {}
         alone = replace(job, sheet=(job.entry,), known=known)  # not a thousand plates to each well
         return dask.submit(_attempt, function, alone, well, given, pure=False)
 
-    waiting, under_way = iter(wells), 0
-    pool = as_completed(loop=dask.loop)
+    watch, waiting, under_way = _Watch(dask, job), iter(wells), set()
+    # not as_completed: it looks ten times a second, and can be left only by a result
+    ended: SimpleQueue[Any] = SimpleQueue()
     failure: BaseException | None = None
-    window, asked = 0, -math.inf
     while True:
-        if time.monotonic() - asked > 1:  # workers of a cluster come and go
-            window, asked = 2 * max(1, sum(dask.nthreads().values())), time.monotonic()
-        for _, well in zip(range(window - under_way if failure is None else 0), waiting):
-            pool.add(submit(well))
-            under_way += 1
+        window = 2 * max(1, watch.threads())
+        for _, well in zip(range(window - len(under_way) if failure is None else 0), waiting):
+            future = submit(well)
+            under_way.add(future)
+            future.add_done_callback(ended.put)
         if not under_way:
             break
-        future = next(pool)
-        under_way -= 1
+        future = watch.first(ended)
+        under_way.remove(future)
         if future.status == "error":
             failure = failure or future.exception()
         else:
-            yield future.result()
+            yield watch.result(future)
     if failure is not None:
         raise failure
+
+
+class _Watch:
+    """Waits for what a cluster computes, and looks at the cluster where nothing comes.
+
+    Every method raises ``SetupError`` where a running cluster's scheduler went away, or its last
+    worker did and no other joined in ``WORKERS_WITHIN`` seconds. A job's own workers are raised again
+    by their nannies, and a well that ends too many of them is Dask's to report.
+    """
+
+    def __init__(self, dask: Any, job: Job):
+        self.dask = dask
+        self.running = job.config.run.dask and job.config.run.dask.scheduler
+        self.count, self.looked = 0, -math.inf
+        self.idle_since: float | None = None
+
+    def threads(self) -> int:
+        """How many wells are computed at once: workers of a cluster come and go."""
+        # a broken connection's wells are lost, also if the client should find the scheduler again
+        if self.running and self.dask.status != "running":
+            raise self._gone()
+        if time.monotonic() - self.looked > 1:
+            self._look()
+        return self.count
+
+    def first(self, ended: "SimpleQueue[Any]") -> Any:
+        """The first of the futures that have ended."""
+        while True:
+            with contextlib.suppress(Empty):
+                return ended.get(timeout=LOOK_EVERY)
+            self._look()
+
+    def result(self, future: Any) -> Any:
+        """What a well gave; it is computed again if its worker went before handing it over."""
+        coming = asyncio.run_coroutine_threadsafe(
+            self.dask.gather(future, asynchronous=True), self.dask.loop.asyncio_loop
+        )
+        while not futures.wait([coming], timeout=LOOK_EVERY).done:
+            self._look()
+        try:
+            return coming.result()
+        except (OSError, futures.CancelledError) as error:
+            if self.running and future.status != "error":  # else it is the well's own
+                raise self._gone() from error
+            raise
+
+    def _look(self) -> None:
+        try:
+            self.count = sum(self.dask.nthreads().values())
+        except OSError as error:
+            if self.running:
+                raise self._gone() from error
+            raise
+        self.looked = time.monotonic()
+        if self.count or not self.running:
+            self.idle_since = None
+        elif self.idle_since is None:
+            self.idle_since = self.looked
+            print(
+                f"the cluster at {self.running} has no worker any more; waiting "
+                f"{WORKERS_WITHIN} s for one",
+                flush=True,
+            )
+        elif self.looked - self.idle_since > WORKERS_WITHIN:
+            raise self._lost(
+                f"the cluster at {self.running} lost its last worker in the middle, and none joined "
+                f"in {WORKERS_WITHIN} s; start `dask worker`"
+            )
+
+    def _gone(self) -> SetupError:
+        # with a stack it would say that closing the client ends its attempts to reconnect
+        logging.getLogger("distributed.client").disabled = True
+        return self._lost(
+            f"the scheduler at {self.running} went away in the middle; start `dask scheduler` and "
+            "`dask worker`"
+        )
+
+    def _lost(self, problem: str) -> SetupError:
+        return SetupError(
+            f"run.dask.scheduler: {problem} again and give the same command again; finished wells "
+            "are kept"
+        )
 
 
 def _attempt(function: Callable[..., T], job: Job, well: str, given: dict) -> T | Result:
