@@ -12,11 +12,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from plateglass import lock, store
+from plateglass import lock, markers, store
 from plateglass.errors import DamageError, DataError, UserError
 from plateglass.files import digest, write_atomically
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
-from plateglass.plan import PLATE_TABLES, damaged, ingest_key, marker, parts_of
+from plateglass.plan import PLATE_TABLES, ingest_key
 from plateglass.project import Project
 from plateglass.raw import scan
 from plateglass.stages import SCREEN, STAGES
@@ -48,10 +48,10 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
     doubted = begun.exists() or project.config.run.verify == "full"
     begun.parent.mkdir(parents=True, exist_ok=True)
     begun.touch()
-    _unmark(project, plate, stage)
+    markers.remove(project, plate, stage)
     if stage == "ingest":
         # its new pixels have no labels: segment must look, whatever comes between
-        _unmark(project, plate, "segment")
+        markers.remove(project, plate, "segment")
     job = Job(
         stage=stage,
         plate=plate,
@@ -78,15 +78,7 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
     finally:
         (job.state / "progress" / f"{plate}.{stage}").unlink(missing_ok=True)
     _note_cost(job, time.monotonic() - start)
-    results = project.config.results
-    sizes = {str(path.relative_to(results)): path.stat().st_size for path in left}
-    vouches = {"files": sizes}
-    if stage in STAGES:
-        # so that a plan can name what changed since
-        vouches |= {"code": STAGES[stage].version, "settings": project.settings(stage)}
-        vouches["parts"] = parts_of(project, stage, plate) if STAGES[stage].wells else None
-        vouches["ledger"] = project.ledger_path(stage, plate).exists()
-    write_atomically(marker(project, plate, stage, key), json.dumps(vouches))
+    markers.write(project, plate, stage, key, left)
     begun.unlink()
 
 
@@ -108,11 +100,6 @@ def _begun(project: Project, plate: str, stage: str) -> Path:
     return project.state / "begun" / f"{plate}.{stage}"
 
 
-def _unmark(project: Project, plate: str, stage: str) -> None:
-    for old in (project.state / "done").glob(f"{plate}.{stage}.*"):
-        old.unlink()
-
-
 def _doubt(project: Project, damaged_file: Path) -> None:
     """All that was made of the plate that a damaged file belongs to is looked at by the next run."""
     try:
@@ -123,7 +110,7 @@ def _doubt(project: Project, damaged_file: Path) -> None:
     for stage in STAGES:
         if any((project.state / "done").glob(f"{plate}.{stage}.*")):
             _begun(project, plate, stage).touch()
-            _unmark(project, plate, stage)
+            markers.remove(project, plate, stage)
 
 
 def _note_cost(job: Job, seconds: float) -> None:
@@ -159,7 +146,7 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     wants = project.wants(stage, plate, raw)
     if stage == "features":
         _freeze_units(project, plate)
-    lost = damaged(ledger, job.plate_dir, doubted) | _parts_lost(job, ledger)
+    lost = markers.damaged(ledger, job.plate_dir, doubted) | _parts_lost(job, ledger)
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     if stage == "ingest" and doubted:  # a job may have been killed before it noted what it stored
@@ -234,7 +221,9 @@ def _whole(project: Project, job: Job, doubted: bool) -> list[Path]:
     """A stage of a whole plate or of the screen. Returns the files its marker vouches for."""
     names = _names_of_whole(job)
     ledger, key = project.ledger(job.stage, job.plate), project.whole_key(job.stage, job.plate)
-    if ledger.get(WHOLE, {}).get("key") == key and not damaged(ledger, job.plate_dir, doubted):
+    if ledger.get(WHOLE, {}).get("key") == key and not markers.damaged(
+        ledger, job.plate_dir, doubted
+    ):
         print(f"{job.plate} {job.stage}: made of what it would be made of now")
     else:
         ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new

@@ -6,8 +6,6 @@ compared. Inside a job the ledger decides by content (see jobs.py), so a marker 
 without need costs a look and computes nothing.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -16,12 +14,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+from plateglass import markers
 from plateglass.errors import PlateglassError, SetupError, UserError
-from plateglass.files import digest
-from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
+from plateglass.ledger import WHOLE, fingerprint, todo
 from plateglass.plates import well_order
 from plateglass.project import Project
 from plateglass.raw import Raw, scan
@@ -32,44 +29,11 @@ SCANNERS = 8  # plates that are listed at a time, where listing them is waiting
 PLATE_TABLES = ("cells", "sites", "wells", "wells_normalized")
 
 
-def marker(project: Project, plate: str, stage: str, key: str) -> Path:
-    """Path of the marker that says: done, for exactly this key."""
-    return project.state / "done" / f"{plate}.{stage}.{key}"
-
-
 def ingest_key(project: Project, wells: dict[str, str]) -> str:
     """Key of a plate's ingest: the signatures of its wells' files, and the settings."""
     # Colours are no result, but viewers and reports paint by them.
     listed = fingerprint(sorted(wells.items()))
     return fingerprint("ingest", listed, project.own("ingest"), project.config.colours)
-
-
-def parts_of(project: Project, stage: str, plate: str) -> tuple[int, str]:
-    """When the names of a stage's parts last changed (ns), and what stands for them."""
-    folder = f"{project.config.results}/.plateglass/parts/{plate}/{stage}"
-    try:
-        names, when = os.listdir(folder), os.stat(folder).st_mtime_ns
-    except FileNotFoundError:
-        names, when = [], 0
-    text = "\n".join(sorted(name for name in names if name[0] != "."))
-    return when, hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-
-
-def parts_are(project: Project, stage: str, plate: str, when: int, names: str) -> bool:
-    """Whether a stage's parts still have these names; they are listed only if the folder changed.
-
-    The engine alone writes there, and a name more or less changes the folder's time. A copied
-    project, whose folders are new, is listed.
-    """
-    try:
-        if (
-            os.stat(f"{project.config.results}/.plateglass/parts/{plate}/{stage}").st_mtime_ns
-            == when
-        ):
-            return True
-    except FileNotFoundError:
-        pass
-    return parts_of(project, stage, plate)[1] == names
 
 
 class Plan:
@@ -97,7 +61,7 @@ class Plan:
         self.raw: dict[str, dict[str, str]] = {}
         self._bytes: dict[str, dict[str, int]] = {}
         self._listed: dict[str, tuple[dict[str, str], str]] = {}
-        self._have = self._markers()
+        self._have = markers.known(project)
         self._scan()
         self._check_model()
         self._make()
@@ -231,8 +195,10 @@ class Plan:
             train_key = self._on_basis("train", SCREEN, train_key)
             if self._ask("train", SCREEN, train_key):
                 # the same key asked for again: damaged, it comes back as it was
-                retrain = train_key not in self._have[SCREEN, "train"]
-                self.reasons[SCREEN, "train"] = {"": self._why_train(retrain)}
+                again = train_key in self._have[SCREEN, "train"]
+                retrain = not again and self._other_model is not None
+                why = self._why_train(again)
+                self.reasons[SCREEN, "train"] = {"": why} if why else {}
         elif project.has_model:
             train_key = project.model_key()
         last: dict[str, str] = {}
@@ -329,8 +295,21 @@ class Plan:
         seen = bool(self._have[plate, stage])
         if self._ask(stage, plate, key):
             known = key in self._have[plate, stage]  # this very key, but damaged
+            if not known and self._is_made(stage, plate):
+                self.reasons[plate, stage] = {}
+                return
             why = "what was stored is damaged" if known else self._named(stage, plate)
             self.reasons[plate, stage] = {"": (why or reason) if seen else "new"}
+
+    def _is_made(self, stage: str, plate: str) -> bool:
+        """Whether a job will find its tables or report made of what they would be made of."""
+        if plate == SCREEN:
+            before = any(why for (_, name), why in self.reasons.items() if name != "report")
+        else:
+            in_front = [(SCREEN, "train"), *((plate, name) for name in STAGES)]
+            before = any(self.reasons.get(job) for job in in_front)
+        made = self.project.ledger(stage, plate).get(WHOLE, {}).get("key")
+        return not before and made is not None and made == self.project.whole_key(stage, plate)
 
     def _ask(self, stage: str, plate: str, key: str, again: bool = False) -> bool:
         """Note the marker that must exist; True if the job has to run.
@@ -340,51 +319,11 @@ class Plan:
         """
         repairs = self._have[plate, stage].get(key)
         run = repairs is None
-        if repairs is not None and (again or not self._intact(stage, plate, f"{key}.{repairs}")):
-            repairs, run = repairs + 1, True
+        if repairs is not None:
+            again = again or not markers.intact(self.project, plate, stage, f"{key}.{repairs}")
+            repairs, run = repairs + again, again
         self.keys[plate, stage] = f"{key}.{repairs or 0}"
         return run
-
-    def _markers(self) -> dict[tuple[str, str], dict[str, int]]:
-        found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-        folder = self.project.state / "done"
-        if folder.is_dir():
-            for name in os.listdir(folder):
-                match name.split("."):
-                    case [plate, stage, key, repairs] if repairs.isdigit():
-                        found[plate, stage][key] = int(repairs)
-        return found
-
-    def _intact(self, stage: str, plate: str, key: str) -> bool:
-        """Whether what the marker says the job left is still there (``run.verify`` says how close).
-
-        Always: tables, reports, model files and store roots by size, parts by name, ledgers by their
-        presence. ``sizes``: every file of every well too. ``full``: the bytes of all of them
-        (of an image's own zarr.json, that it is JSON).
-        """
-        results, verify = self.project.config.results, self.project.config.run.verify
-        try:
-            with open(marker(self.project, plate, stage, key), "rb") as file:  # noqa: PTH123
-                left = json.loads(file.read())
-            for name, size in left["files"].items():
-                try:
-                    found = os.stat(f"{results}/{name}")
-                except FileNotFoundError:  # what has a second name comes back by a thin rule
-                    found = os.stat(f"{results}/.plateglass/tables/{name}")
-                if found.st_size != size:
-                    return False
-            if left["parts"] and not parts_are(self.project, stage, plate, *left["parts"]):
-                return False
-            if left["ledger"] and not os.path.exists(  # noqa: PTH110
-                f"{results}/.plateglass/ledger/{plate}.{stage}.jsonl"
-            ):
-                return False
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        if verify == "tables" or (verify == "sizes" and not STAGES[stage].wells):
-            return True
-        ledger = self.project.ledger(stage, plate)
-        return not damaged(ledger, results / plate, full=verify == "full")
 
     # ------------------------------------------------------------------ reasons
     def _explain(
@@ -393,7 +332,7 @@ class Plan:
         """Wells to do and why, as far as can be known before the stages in front have run."""
         project, ledger = self.project, self.project.ledger(stage, plate)
         full = project.config.run.verify == "full"
-        lost = damaged(ledger, project.config.results / plate, full)
+        lost = markers.damaged(ledger, project.config.results / plate, full)
         named = self._named(stage, plate) or "parameters changed"
         if stage == "ingest":
             return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost, named)
@@ -411,7 +350,7 @@ class Plan:
         # of a touched image ingest may make what it made before, and these stay
         of_all = []
         if retrain and stage in ("features", "attribute"):
-            of_all.append(f"the model {'is' if self._another_model else 'may be'} trained anew")
+            of_all.append(f"the model {'is' if self._other_model else 'may be'} trained anew")
         if stage == "features" and self._units_change(plate):
             of_all.append("plate units may change")
         for reason in of_all:
@@ -419,24 +358,26 @@ class Plan:
                 reasons.setdefault(well, reason)
         return reasons
 
-    def _why_train(self, retrain: bool) -> str:
+    def _why_train(self, again: bool) -> str:
         if not (self.project.model_dir / "model.json").exists():
             return "new"
-        if not retrain:
+        if again:
             return "what was stored is damaged"
-        if not self._another_model:
-            return "training wells may have changed"
+        if not self._other_model:
+            return "" if self._other_model is None else "training wells may have changed"
         return self._named("train", SCREEN) or "training wells or their stages changed"
 
     @cached_property
-    def _another_model(self) -> bool:
-        """Whether training gives another model, whatever images that are read again turn out to hold.
+    def _other_model(self) -> bool | None:
+        """Whether training gives another model: True, surely; None, surely not.
 
-        By content, as its job decides; and by what is known of the stages in front that must run.
+        False where images must be read again to know. Told by content, as its job decides, and by
+        what is known of the stages in front that must run.
         """
         project = self.project
         if project.ledger("train", SCREEN).get(WHOLE, {}).get("key") != project.train_key():
             return True
+        unread = False
         for plate in project.training_plates():
             ingest, labels = project.ledger("ingest", plate), project.classed(plate).keys()
             # as if each image were the one that was read
@@ -447,7 +388,8 @@ class Plan:
             units = {w for wells in (ingest, raw) for w in project.units_wells(plate, wells)}
             if read & (units | labels) or cut & labels:
                 return True
-        return False
+            unread |= any(self.raw[plate][w] != raw[w] for w in (units | labels) & raw.keys())
+        return False if unread else None
 
     def _units_change(self, plate: str) -> bool:
         """Whether wells that the plate's units are made from come, go, or are to be read again."""
@@ -464,8 +406,7 @@ class Plan:
         """What of a stage's own is not as its last marker tells; nothing where that is not known."""
         for key, repairs in self._have[plate, stage].items():
             try:
-                file = marker(self.project, plate, stage, f"{key}.{repairs}")
-                left = json.loads(file.read_text("utf-8"))
+                left = markers.read(self.project, plate, stage, f"{key}.{repairs}")
                 before, code = _flat(left["settings"]), left["code"]
             except (OSError, ValueError, KeyError, TypeError):
                 continue
@@ -492,33 +433,6 @@ class Plan:
                 noun = "well" if len(wells) == 1 else "wells"
                 phrases.append(f"{len(wells)} {noun}: {reason} ({ranges(wells)})")
         return "; ".join(phrases) or "looking whether anything changed"
-
-
-def damaged(ledger: Ledger, plate_dir: Path, full: bool = False) -> set[str]:
-    """Wells of which a file is absent or has another size (``full``: other bytes) than it left."""
-    wells = set()
-    for well, entry in ledger.items():
-        for name, (size, content) in (entry.get("files") or {}).items():
-            path = f"{plate_dir}/{name}"  # a string: thousands at each start
-            try:
-                whole = os.stat(path).st_size == size
-                if whole and full:
-                    # JSON without a digest may change its bytes (display windows), not its size
-                    whole = digest(Path(path))[1] == content if content else _is_json(path)
-            except OSError:
-                whole = False
-            if not whole:
-                wells.add(well)
-                break
-    return wells
-
-
-def _is_json(path: str) -> bool:
-    try:
-        json.loads(Path(path).read_bytes())
-    except ValueError:
-        return False
-    return True
 
 
 def _flat(section: dict[str, Any], before: str = "") -> dict[str, Any]:

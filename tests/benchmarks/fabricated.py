@@ -17,10 +17,10 @@ from unittest.mock import patch
 
 import yaml
 
-from plateglass import config, jobs
+from plateglass import config, jobs, markers
 from plateglass.files import write_atomically
 from plateglass.ledger import Ledger, fingerprint
-from plateglass.plan import PLATE_TABLES, Plan, marker, parts_of
+from plateglass.plan import PLATE_TABLES, Plan
 from plateglass.project import Project
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result
@@ -99,6 +99,13 @@ def _others(plan: Plan) -> list[tuple[str, str]]:
 def _like(project: Project, plan: Plan, plate: str, model: str) -> None:
     """Give the files of a finished plate a second name each, as another plate's."""
     results, state = project.config.results, project.state
+    for folder in (results, state / "tables"):
+        (folder / plate).mkdir(parents=True)
+        for file in (folder / model).iterdir():
+            if file.is_file():
+                (folder / plate / file.name).hardlink_to(file)
+    (results / plate / "plate.zarr").mkdir()
+    (results / plate / "plate.zarr/zarr.json").hardlink_to(results / model / "plate.zarr/zarr.json")
     (state / "parts" / plate).mkdir(parents=True)
     for stage in STAGES:
         if (plate, stage) not in plan.keys:
@@ -108,18 +115,9 @@ def _like(project: Project, plan: Plan, plate: str, model: str) -> None:
         )
         if STAGES[stage].wells:
             (state / "parts" / plate / stage).symlink_to(state / "parts/P0001" / stage)
-        names = [marker(project, p, stage, plan.keys[p, stage]) for p in (model, plate)]
-        vouches = json.loads(names[0].read_text().replace(f'"{model}/', f'"{plate}/'))
-        if vouches["parts"]:
-            vouches["parts"] = parts_of(project, stage, plate)
-        names[1].write_text(json.dumps(vouches))
-    for folder in (results, state / "tables"):
-        (folder / plate).mkdir(parents=True)
-        for file in (folder / model).iterdir():
-            if file.is_file():
-                (folder / plate / file.name).hardlink_to(file)
-    (results / plate / "plate.zarr").mkdir()
-    (results / plate / "plate.zarr/zarr.json").hardlink_to(results / model / "plate.zarr/zarr.json")
+        left = markers.read(project, model, stage, plan.keys[model, stage])["files"]
+        own = [results / name.replace(f"{model}/", f"{plate}/", 1) for name in left]
+        markers.write(project, plate, stage, plan.keys[plate, stage], own)
 
 
 def run(project: Project, plan: Plan) -> None:

@@ -1,14 +1,17 @@
 """Work by the well: constant from 12 to 384 wells, spread over two workers, and done once.
 
     python tests/benchmarks/scale_wells.py --folder DIR constant --wells 12 96 384 --rounds 3
+    python tests/benchmarks/scale_wells.py --folder DIR constant --wells 12 384 --rounds 1 --size 480 \\
+        --steps ingest segment features attribute aggregate report
     python tests/benchmarks/scale_wells.py --folder DIR workers --wells 192 --size 1080 --channels 5 \\
         --step ingest
     python tests/benchmarks/scale_wells.py --folder DIR workers --wells 96 --size 1080 --channels 5 \\
         --step segment
     python tests/benchmarks/scale_wells.py --folder DIR changed --wells 384
 
-`constant` prints reads, writes, CPU ms a well and peak memory of ingest and of the mask step (segment
-with a threshold in the network's place) in one process, after a plate that warms it up. `workers` runs
+`constant` prints reads, writes, CPU ms a well and peak memory of each stage in one process, after a
+plate of 12 wells that warms it up, and that a small network was trained on (segment: the mask step, with
+a threshold in its network's place). `workers` runs
 a step by the command line with one and with two workers, and as two jobs of half the wells each that share
 nothing but the machine: what its two cores can give. `changed` runs every job of a plate (classical
 features, no network), then again after one well got other images, beside a plate of that one well only.
@@ -41,15 +44,18 @@ from plateglass.wells import peak_mb
 
 ROOT = Path(__file__).parents[2]
 STEPS = ("ingest", "segment")
+LATER = ("features", "attribute", "aggregate", "report")
+TRAIN = {"classes": ["negative_control", "treatment"], "positive": "treatment", "epochs": 1}
+TRAIN |= {"seeds": 1, "folds": 2, "crop": 48, "batch": 16}
 
 
-def field(size: int, seed: int, cells: int | None = None) -> np.ndarray:
+def field(size: int, seed: int) -> np.ndarray:
     """uint16 (size, size): noise and bright discs, about one to every 48² pixels."""
     rng = np.random.default_rng(seed)
     image = rng.normal(400, 20, (size, size))
     y, x = np.mgrid[-9:10, -9:10]
     disc = (y**2 + x**2 <= 64) * 3000.0
-    for _ in range(cells or max(1, (size // 48) ** 2)):
+    for _ in range(max(1, (size // 48) ** 2)):
         top, left = rng.integers(0, size - 19, 2)
         image[top : top + 19, left : left + 19] = np.maximum(
             image[top : top + 19, left : left + 19], disc + 400
@@ -57,9 +63,14 @@ def field(size: int, seed: int, cells: int | None = None) -> np.ndarray:
     return image.clip(0, 65535).astype(np.uint16)
 
 
-def write_screen(folder: Path, plates: dict[str, int], size: int, channels: int) -> Path:
-    """Plates of so many wells each, one site a well; returns the settings' file."""
-    lines = ["plate,path,platemap"]
+def write_screen(
+    folder: Path, plates: dict[str, int], size: int, channels: int, train: str = ""
+) -> Path:
+    """Plates of so many wells each, one site a well; returns the settings' file.
+
+    ``train``: the plate that a network is trained on, if any.
+    """
+    lines = ["plate,path,platemap,train"]
     images = [field(size, seed) for seed in range(channels)]
     for plate, count in plates.items():
         (folder / "raw" / plate).mkdir(parents=True, exist_ok=True)
@@ -69,7 +80,8 @@ def write_screen(folder: Path, plates: dict[str, int], size: int, channels: int)
             for channel, image in enumerate(images, 1):
                 tifffile.imwrite(folder / "raw" / plate / f"{well}_s1_w{channel}.tif", image)
         (folder / "raw" / plate / "platemap.csv").write_text("\n".join(rows) + "\n")
-        lines.append(f"{plate},raw/{plate},raw/{plate}/platemap.csv")
+        trains = "yes" if plate == train else "no"
+        lines.append(f"{plate},raw/{plate},raw/{plate}/platemap.csv,{trains}")
     os.sync()  # else the disk is still busy with these images when the first job is timed
     (folder / "plates.csv").write_text("\n".join(lines) + "\n")
     settings = {
@@ -81,6 +93,7 @@ def write_screen(folder: Path, plates: dict[str, int], size: int, channels: int)
             "pixel_size_um": 0.65,
         },
         "segment": {"nuclei": {"channel": "C1"}, "cells": {"channel": f"C{min(2, channels)}"}},
+        "train": TRAIN if train else {},
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
@@ -143,15 +156,18 @@ def constant(args: argparse.Namespace) -> None:
     for _ in range(args.rounds):
         for count in args.wells:
             folder = fresh(args.folder / "constant")
-            write_screen(folder, {"W": 12, "P": count}, args.size, args.channels)
-            for stage in STEPS:
+            networks = "W" if set(args.steps) & set(LATER) else ""
+            write_screen(folder, {"W": 12, "P": count}, args.size, args.channels, networks)
+            for stage in args.steps:
+                if stage == "features":
+                    child(folder, "train", ["screen"])
                 for name, value in child(folder, stage, ["W", "P"]).items():
                     figures[stage, count][name].append(value)
     print(
         "| step | wells | reads a well | writes a well | CPU ms a well | of the first | peak MB |"
     )
     print("|---|---|---|---|---|---|---|")
-    for stage in STEPS:
+    for stage in args.steps:
         first = None
         for count in args.wells:
             found = {k: statistics.median(v) for k, v in figures[stage, count].items()}
@@ -286,6 +302,8 @@ def main() -> None:
         one.add_argument("--size", type=int, default=96)
         one.add_argument("--channels", type=int, default=2)
         one.add_argument("--rounds", type=int, default=3)
+        if function is constant:
+            one.add_argument("--steps", nargs="+", choices=[*STEPS, *LATER], default=STEPS)
         if function is workers:
             one.add_argument("--step", choices=STEPS, required=True)
         one.set_defaults(run=function)

@@ -201,6 +201,8 @@ def test_the_engines_own_files_lost(screen, finished, lost):
     if lost == "all markers":
         shutil.rmtree(screen.results / ".plateglass/done")
         wanted = []
+        asked = screen.plan().reasons
+        assert len(asked) == 2 * 6 + 3 and not any(asked.values())  # all look, nothing is told
     else:  # what was made from what is not known any more: the plate is done again
         for path in (screen.results / ".plateglass/ledger").glob("P2.*"):
             path.unlink()

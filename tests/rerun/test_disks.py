@@ -9,7 +9,7 @@ from changes import set_section, wells
 
 from plateglass import cli, jobs
 from plateglass.errors import SetupError
-from plateglass.plan import damaged
+from plateglass.markers import damaged
 from screen import Screen, assert_same
 from terminal import command, environment, snakemake
 
