@@ -1,5 +1,7 @@
-"""Fixtures of all tests: where real images are, if any."""
+"""Fixtures of all tests: where real images are, if any. And what their summary tells."""
 
+import os
+import random
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ def pytest_addoption(parser):
 
 # files that take longest: two processes end together where these are begun first
 LONGEST = ("test_workflow", "test_chain", "test_damage", "test_odd_plates", "test_changes")
+# of cases that are new in each run (tests/fuzz); processes of pytest's own inherit it
+SEED = os.environ.setdefault("PLATEGLASS_FUZZ_SEED", str(random.SystemRandom().randrange(10**6)))
 COLLECTED = pytest.StashKey[set[str]]()
 
 
@@ -26,6 +30,16 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker("real")
     place = {name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Here, since where processes of their own run the tests, nobody sees what those print."""
+    ran = [r for how in ("passed", "failed") for r in terminalreporter.getreports(how)]
+    if any("/fuzz/" in report.nodeid for report in ran):
+        terminalreporter.write_line(
+            f"fuzz: seed {SEED} where many cases were tried (PLATEGLASS_FUZZ_SEED={SEED} repeats "
+            "them), 0 where few"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -70,6 +70,13 @@ def test_a_log_of_an_earlier_run_is_not_shown_for_a_job_that_never_began(shown, 
     assert "an old mistake" not in shown.said()
 
 
+def test_an_empty_log_is_named_where_its_job_began(shown, tmp_path):
+    start(shown, 1, "logs/P1.ingest.k.log")
+    (tmp_path / "logs/P1.ingest.k.log").touch()
+    fail(shown, 1, "logs/P1.ingest.k.log", "slurm.log", why=status("NODE_FAIL"))
+    assert shown.said().endswith("its node failed\n    log: logs/P1.ingest.k.log (empty)\n")
+
+
 @pytest.mark.parametrize(
     ("message", "wanted"),
     [

@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from benchmarks import fabricated
 from plateglass import config, layouts, project, raw
-from plateglass.errors import DataError
+from plateglass.errors import DataError, UserError
 from plateglass.plan import Plan
 from plateglass.project import Project
 
@@ -66,6 +68,52 @@ def test_planning_a_finished_screen_reads_no_ledger_and_lists_each_plate_once(
     assert planned(settings)[1].reasons == {}
     assert sorted(listed) == ["P0001", "P0002", "P0003"]
     assert read == []
+
+
+@pytest.fixture
+def waited(monkeypatch):
+    """Listing waits, as on a share, and each plate longer than the next; the threads that listed."""
+    threads, listing = set(), raw.listing
+
+    def slow(plate, read):
+        threads.add(threading.get_ident())
+        time.sleep(0.02 + 0.02 / int(plate.name[1:]))
+        return listing(plate, read)
+
+    monkeypatch.setattr(raw, "listing", slow)
+    return threads
+
+
+def test_plates_are_listed_by_threads_where_listing_waits(tmp_path, waited):
+    path = fabricated.write_raw(tmp_path, 40, WELLS)
+    for name in ("P0002", "P0033"):
+        (tmp_path / f"raw/{name}/A05_s1_w1.tif").unlink()
+    found, made = planned(path)
+    # the first plates show that it waits
+    assert len(waited) > 1 and threading.get_ident() in waited
+    one_by_one = {name: raw.scan(found, name) for name in found.names}
+    assert list(made.raw) == found.names
+    assert made.raw == {name: look.wells for name, look in one_by_one.items()}
+    assert made._bytes == {name: look.bytes for name, look in one_by_one.items()}
+    named = [note.split(":")[0] for note in made.notes if note.startswith("plate")]
+    assert named == ["plate P0002", "plate P0033"]
+
+
+def test_what_is_wrong_with_a_plate_is_told_though_a_thread_listed_it(
+    tmp_path, waited, monkeypatch
+):
+    path = fabricated.write_raw(tmp_path, 40, WELLS)
+    (tmp_path / "raw/P0031/platemap.csv").write_text("well\nA01\n")
+    for file in (tmp_path / "raw/P0029").glob("*.tif"):
+        file.unlink()
+    said = []
+    for _ in ("by threads", "one by one"):
+        with pytest.raises(UserError) as refused:
+            planned(path)
+        said.append(str(refused.value))
+        monkeypatch.undo()
+    assert len(waited) > 1 and said[0] == said[1]
+    assert [line.split(":")[0] for line in said[0].splitlines()] == ["plate P0029", "plate P0031"]
 
 
 def test_snakemake_is_told_of_what_must_run_unless_asked_for_more(settings):

@@ -1,11 +1,15 @@
 """The real Snakemake over a tiny screen: what the user types and sees."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from plateglass.stages import STAGES
+from plateglass.workflow import Workflow
 from screen import Screen
 from terminal import snakemake
 
@@ -37,7 +41,7 @@ def lines(said):
 
 
 def test_the_dry_run_says_what_and_why_and_nothing_else(finished):
-    new = "8 wells: new (A01, A02, A03, A04, A05, A06, …)"
+    new = "8 wells: new (A01–A06, B01–B02)"
     stages = ("ingest", "segment", "features", "attribute")
     wanted = [f"{plate} {stage}: {new}" for plate in ("P1", "P2") for stage in stages]
     wanted += [f"{p} {s}: new" for p in ("P1", "P2", "screen") for s in ("aggregate", "report")]
@@ -52,7 +56,7 @@ def test_a_dry_run_after_a_change_names_the_wells_and_the_reason(finished, tmp_p
     screen.write()
     before = sorted(screen.results.rglob("*"))
     asked = "2 wells: ingest: input changed (A03, B01)"
-    units = "5 wells: features: plate units may change (A01, A02, A04, A05, A06)"
+    units = "5 wells: features: plate units may change (A01–A02, A04–A06)"
     assert lines(snakemake(screen, "-n")) == [
         "P1 report: report.gallery changed",
         "P2 aggregate: wells or the platemap changed",
@@ -175,10 +179,41 @@ def test_unlock_asks_nothing_of_the_settings(finished, tmp_path):
     screen.write()
     assert snakemake(screen, check=False)[0] != 0
     left = screen.folder / ".snakemake/locks/0.input.lock"
-    left.parent.mkdir(parents=True, exist_ok=True)
-    left.write_text("results")
-    snakemake(screen, "--unlock")
-    assert not left.exists()
+    for word in ("--unlock", "--unl"):  # the shortest that Snakemake takes for it
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.write_text("results")
+        snakemake(screen, word)
+        assert not left.exists()
+
+
+def test_a_job_that_fails_is_told_once_and_the_other_plate_finishes(finished, tmp_path):
+    screen = finished.copy(tmp_path / "screen")
+    torn = screen.results / ".plateglass/parts/P2/features/A03.arrow"
+    torn.write_bytes(b"torn")
+    screen.settings["aggregate"] = {"select": ["variance_threshold"]}
+    screen.write()
+    code, said = snakemake(screen, check=False)
+    assert code != 0
+    assert said.count("failed: ") == 1 and "failed: P2 aggregate\n" in said
+    assert said.count(str(torn)) == 1 and f"{torn}: cannot be read" in said
+    for word in ("RuleException", "CalledProcessError", "Traceback", "set -euo pipefail"):
+        assert word not in said
+    assert not [pair for pair in screen.plan().reasons if pair[0] == "P1"]
+
+
+def test_a_job_killed_leaves_its_log_and_nothing_on_the_terminal(tmp_path, monkeypatch):
+    """Its shell, which would name it there, is gone: the logger alone tells of it."""
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!{sys.executable}\nimport os\nprint('A01 done')\nos.kill(os.getpid(), 9)\n"
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    command = Workflow.command(SimpleNamespace(settings="config.yaml"), "ingest")
+    shell = ["bash", "-c", f"set -euo pipefail; {command} P1 > {tmp_path}/log 2>&1"]
+    done = subprocess.run(shell, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-9, "", "")
+    assert (tmp_path / "log").read_text() == "A01 done\n"
 
 
 def test_results_with_braces_are_refused(tmp_path):

@@ -29,6 +29,9 @@ RESTORE = (
     'ln -f "$d/${f##*/}" "$f" 2>/dev/null || cp "$d/${f##*/}" "$f" || exit 1; done; }; restore'
 )
 
+# While the Snakefile is read the command line alone tells; Snakemake takes what argparse abbreviates.
+UNLOCK = {"--unlock", "--unloc", "--unlo", "--unl"}
+
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
@@ -60,7 +63,7 @@ class Workflow:
     def __init__(self, workflow: Any, config: dict):
         self._snakemake = workflow
         self._began = time.monotonic()
-        if "--unlock" in sys.argv:  # asks nothing of settings or plates, so that none can forbid it
+        if UNLOCK & set(sys.argv):  # asks nothing of settings or plates, so that none can forbid it
             self.plan, self.results, self.settings = None, "results", ""
             return
         try:
@@ -108,9 +111,14 @@ class Workflow:
 
     # ------------------------------------------------------------------ for the rules
     def command(self, stage: str) -> str:
-        """A stage's command line, up to the plate; this Python's own, whatever ``PATH`` says."""
+        """A stage's command line, up to the plate; this Python's own, whatever ``PATH`` says.
+
+        In the shell's place (``exec``), which would name a killed process on the terminal; unbuffered,
+        so that a killed job's log tells how far it came.
+        """
         settings = shlex.quote(self.settings)
-        return f"{shlex.quote(sys.executable)} -m plateglass.cli {stage} --config {settings}"
+        python = f"PYTHONUNBUFFERED=1 exec {shlex.quote(sys.executable)}"
+        return f"{python} -m plateglass.cli {stage} --config {settings}"
 
     def done(self, plate: str, stage: str) -> str:
         """Path of a marker that the plan asks for."""

@@ -171,14 +171,13 @@ class LogHandler(LogHandlerBase):
         self.failed.add((name, why))
         self._print(f"failed: {name}" + (f": {why}" if why else ""), "bold red")
         own, before = self.logs.get(record.jobid, (None, 0.0))
-        for log in logs:
-            if log == own and _written(log) == before:
-                continue  # of an earlier run: this job never came so far
-            if lines := _lines(log):
-                for line in lines[-SHOWN_OF_LOG:]:
-                    self._print(f"    {line}", "red")
-                self._print(f"    log: {log}")
-                break
+        # one of an earlier run, as it was, is of no job that came so far in this one
+        new = [log for log in logs if _written(log) != (before if log == own else 0.0)]
+        if new:
+            log = next(filter(_lines, new), new[0])
+            for line in _lines(log)[-SHOWN_OF_LOG:]:
+                self._print(f"    {line}", "red")
+            self._print(f"    log: {log}" + ("" if _lines(log) else " (empty)"))
 
     def _notes(self, job: int) -> None:
         """What a finished job has to say to the user; once, however many jobs say it."""

@@ -1,29 +1,33 @@
 """What a screen costs on paper, from rates measured on synthetic fields of its size.
 
-    python tests/benchmarks/screen_cost.py --measure rates.json      (half a minute of one core)
+    python tests/benchmarks/screen_cost.py --measure rates.json      (five minutes)
     python tests/benchmarks/screen_cost.py --rates tests/benchmarks/rates.json --plates 1000
 
 Measured, on one core: ingest, segment and classical features of a field of 1080² pixels and 5 channels
 with about 120 cells; forward passes, explanations and training steps of the default network on crops of
-64 pixels; bytes and files that they leave. A cell's share of tables is a figure of docs/benchmarks.md
+64 pixels; bytes and files that they leave; what a job, its workers and the server that they are forked
+from cost whatever the wells hold. A cell's share of tables is a figure of docs/benchmarks.md
 (0.52 ms, 2 channels), scaled by the number of columns. GPU hours are no measurement: the networks'
 floating-point operations at --gpu-tflops. CellProfiler's 5 core-minutes a site are as published.
 """
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import tifffile
-from scale_wells import write_screen
+from scale_wells import job, key_of, write_screen
 
 from plateglass import config, jobs, parts
 from plateglass.measure.names import columns
@@ -32,9 +36,9 @@ from plateglass.project import Project
 
 SIZE, CHANNELS, CELLS = 1080, 5, 120
 TABLE_MS, TABLE_COLUMNS = 0.52, len(columns(["DNA", "GFP"]))  # aggregate, a cell of BBBC013
-STARTS = {"ingest": 1.0, "segment": 2.3, "features": 2.3, "attribute": 2.2, "tables": 1.8}
-STARTS |= {"report": 1.7}  # CPU seconds, with finding out what is to be done (docs/scale.md)
-WORKER = 0.6 + 2.0 + 2.1 + 2.0  # of a worker of ingest, segment, features and attribute
+# of a plate, the first four with workers; attribute needs a network of ours and is counted as features
+JOBS = ("ingest", "segment", "features", "features", "aggregate", "report")
+FEW, MANY = 2, 8  # workers
 CELLPROFILER = 5.0  # core-minutes a site
 
 
@@ -77,7 +81,39 @@ def measure() -> dict[str, float]:
         part = project.state / "parts/P/features/A02.arrow"
         rates["cells"] = len(parts.arrow(part))
         rates["part_bytes"] = part.stat().st_size / rates["cells"]
+        rates |= _starts(folder)
     return rates | _networks()
+
+
+def _starts(folder: Path) -> dict[str, float]:
+    """CPU seconds of whole jobs of one tiny well; of each worker more, and of what they are forked from."""
+    with contextlib.suppress(AttributeError):  # Linux: processes that outlive their job become ours
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    settings = write_screen(folder / "one", {"P": 1}, 96, CHANNELS)
+    spent = {f"start_{stage}_s": _job_seconds(settings, stage) for stage in dict.fromkeys(JOBS)}
+    took = defaultdict(list)
+    for turn in range(3):  # small differences of large figures
+        for workers in (1, FEW, MANY):
+            settings = write_screen(folder / f"{workers}.{turn}", {"P": 2 * MANY}, 96, CHANNELS)
+            for stage in dict.fromkeys(JOBS[:4]):
+                took[stage, workers].append(_job_seconds(settings, stage, workers))
+    for stage in dict.fromkeys(JOBS[:4]):
+        one, few, many = (statistics.median(took[stage, count]) for count in (1, FEW, MANY))
+        a_worker = (many - few) / (MANY - FEW)
+        spent[f"worker_{stage}_s"] = a_worker
+        spent[f"server_{stage}_s"] = few - one - FEW * a_worker
+    return spent
+
+
+def _job_seconds(settings: Path, stage: str, workers: int = 1) -> float:
+    """CPU seconds of a job as Snakemake calls it, and of all that it starts."""
+    key, before = key_of(settings, stage, "P"), os.times()
+    job(settings, stage, "P", key, workers)
+    with contextlib.suppress(ChildProcessError):
+        while os.wait():  # the fork server, which has waited for its workers, ends after the job
+            pass
+    after = os.times()
+    return sum(after[2:4]) - sum(before[2:4])
 
 
 def _seconds(settings: Path, stage: str) -> float:
@@ -156,6 +192,10 @@ def paper(rates: dict[str, float], args: argparse.Namespace) -> list[tuple[str, 
     taught = args.networks * args.epochs * args.taught
     table_ms = TABLE_MS * len(columns([f"C{i}" for i in range(CHANNELS)])) / TABLE_COLUMNS
     by_cell = args.cells / rates["cells"]
+    starts = sum(rates[f"start_{stage}_s"] for stage in JOBS)
+    if args.workers > 1:
+        for stage in JOBS[:4]:
+            starts += rates[f"server_{stage}_s"] + args.workers * rates[f"worker_{stage}_s"]
     hours = {
         "ingest": sites * rates["ingest_s"],
         "segment (nuclei-small)": sites * rates["segment_s"],
@@ -165,7 +205,7 @@ def paper(rates: dict[str, float], args: argparse.Namespace) -> list[tuple[str, 
         "aggregate": cells * table_ms / 1000,
         "report": args.plates * 10.0,
         "train (once)": taught * rates["teach_ms"] / 1000,
-        "starts of jobs and workers": args.plates * (sum(STARTS.values()) + args.workers * WORKER),
+        "starts of jobs and workers": args.plates * starts,
     }
     rows = [(k, f"{v / 3600:,.0f} core-h", f"{v / sites:.2f} s a site") for k, v in hours.items()]
     total = sum(hours.values()) / 3600

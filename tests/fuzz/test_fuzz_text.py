@@ -2,7 +2,6 @@
 
 import copy
 import os
-import random
 import string
 from pathlib import Path
 
@@ -63,9 +62,8 @@ AMOUNTS = [pytest.param(SOME, id="some"), pytest.param(700, id="many", marks=pyt
 
 
 def explore(amount, strategy, check):
-    """Try so many cases: few are always the same, many are new ones, whose seed is printed."""
-    number = 0 if amount == SOME else random.SystemRandom().randrange(10**6)
-    print(f"seed {number}, {amount} cases")
+    """Try so many cases: few are always the same, many are new ones, whose seed the summary tells."""
+    number = 0 if amount == SOME else int(os.environ["PLATEGLASS_FUZZ_SEED"])
     options = settings(
         max_examples=amount, deadline=10_000, database=None, suppress_health_check=list(HealthCheck)
     )
