@@ -160,7 +160,13 @@ def stopped(job, log, number, begun):
     """Stop a job once ``begun()``; returns what it said, when none of its processes is left."""
     with log.open("w") as file:
         leader = subprocess.Popen(
-            job, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            job,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            # where the tests run in the background they were told to ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     while not begun():
         assert leader.poll() is None, log.read_text()
