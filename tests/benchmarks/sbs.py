@@ -107,6 +107,10 @@ def plate(figures: Figures, folder: Path, model_dir: Path) -> None:
     figures.say("cells per control well, least", int(counts.min()))
     inside = int((~known["Metadata_Edge"]).sum()) / len(counts)
     figures.say("the same without cells at the field's edge, mean", inside)
+    whole = [whole_nuclei(folder / "plate.zarr", well) for well in set(known["Metadata_Well"])]
+    figures.say(
+        "nuclei that the field does not cut, mean", float(np.mean(whole)), f"least {min(whole)}"
+    )
     ratio = assay.nucleus_to_cytoplasm(cells, CHANNEL, sites)
     scores = {"nucleus / cytoplasm": ratio.groupby(cells["Metadata_Well"]).median()}
     if "Metadata_Margin" in cells:
@@ -115,6 +119,19 @@ def plate(figures: Figures, folder: Path, model_dir: Path) -> None:
         accuracy(figures, known)
         audit(figures, known, cells, model_dir)
     separation(figures, wells.set_index("Metadata_Well"), scores)
+
+
+def whole_nuclei(root: Path, well: str) -> int:
+    """Nuclei of a well's one field that its border does not cut: CellProfiler keeps these by default."""
+    from plateglass import store
+
+    labels = store.read_labels(root, well, 0, "nuclei")[0]
+    return len({*np.unique(labels)} - {0} - rim_of(labels))
+
+
+def rim_of(labels: np.ndarray) -> set[int]:
+    """Labels (y, x) that touch the border."""
+    return {*labels[0], *labels[-1], *labels[:, 0], *labels[:, -1]} - {0}
 
 
 def accuracy(figures: Figures, known: pd.DataFrame) -> None:
@@ -211,7 +228,7 @@ def outlines(figures: Figures, results: Path, folder: Path) -> None:
             best = best_match(truth, store.read_labels(path, well, 0, "cells")[0])
             found += best["iou"].tolist()
             figures.say(f"mean IoU, {well}", float(best["iou"].mean()), f"{len(best)} outlines")
-            rim = {*truth[0], *truth[-1], *truth[:, 0], *truth[:, -1]} - {0}
+            rim = rim_of(truth)
             own = cells[cells["Metadata_Well"] == well]
             note = f"{own['Metadata_Edge'].sum()} at the field's edge; of the outlines {len(rim)}"
             figures.say(f"cells, {well}", len(own), note)
