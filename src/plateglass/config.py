@@ -242,7 +242,7 @@ class Config(Section):
     def colours(self) -> dict[str, str]:
         """RRGGBB by channel: as set, else by its name or in turn."""
         usual = colours_of(list(self.channel_names))
-        return {name: self.channels[name].color or colour for name, colour in usual.items()}
+        return {name: (self.channels[name].color or usual[name]).upper() for name in usual}
 
     @property
     def positive(self) -> str | None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from plateglass.errors import DamageError
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename: readers see the old text or the new."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write under a temporary name, then rename: readers see the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError:  # a full disk: leave no half behind to fill it
         temporary.unlink(missing_ok=True)

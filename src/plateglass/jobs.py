@@ -36,16 +36,15 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
 
 
 def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
-    of_ledgers = stage in STAGES and stage != "ingest"  # that one looks at its files' listing too
-    if of_ledgers and not key.partition(".")[0].endswith(project.basis(stage, plate)):
+    if stage in STAGES and not key.partition(".")[0].endswith(project.basis(stage, plate)):
         raise UserError(
             f"{plate} {stage}: the settings or a platemap changed after this run was planned; nothing "
             "was computed with them, give the same command again"
         )
     for name in project.training_plates() if stage == "train" else [plate]:
         _keep_platemap(project, name)
-    begun = _begun(project, plate, stage)
-    doubted = begun.exists() or project.config.run.verify == "full"
+    begun = markers.begun(project, plate, stage)
+    doubted = markers.looks_closely(project, plate, stage)
     begun.parent.mkdir(parents=True, exist_ok=True)
     begun.touch()
     markers.remove(project, plate, stage)
@@ -89,15 +88,13 @@ def _keep_platemap(project: Project, plate: str) -> None:
         return
     copy = project.maps.copy_of(plate)
     try:
-        text = path.read_text("utf-8-sig")
+        content = path.read_bytes()
     except OSError:  # out of reach by now
         return
-    if not copy.exists() or copy.read_text("utf-8") != text:
-        write_atomically(copy, text)
-
-
-def _begun(project: Project, plate: str, stage: str) -> Path:
-    return project.state / "begun" / f"{plate}.{stage}"
+    if not copy.exists() or copy.read_bytes() != content:
+        for other in copy.parent.glob(f"{plate}.*"):
+            other.unlink()
+        write_atomically(copy, content)
 
 
 def _doubt(project: Project, damaged_file: Path) -> None:
@@ -109,7 +106,7 @@ def _doubt(project: Project, damaged_file: Path) -> None:
     plate = place[2] if place[0] == project.state.name else place[0]
     for stage in STAGES:
         if any((project.state / "done").glob(f"{plate}.{stage}.*")):
-            _begun(project, plate, stage).touch()
+            markers.begun(project, plate, stage).touch()
             markers.remove(project, plate, stage)
 
 
@@ -173,7 +170,7 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         if hasattr(module, "finish"):
             module.finish(job)
         ledger.compact()
-    if raw is not None and not job.key.startswith(ingest_key(project, raw)):
+    if raw is not None and not job.key.startswith(ingest_key(project, plate, raw)):
         raise DataError(
             f"plate {plate}: its files changed after this run was planned; what is there now was "
             "ingested, give the same command again for the rest"

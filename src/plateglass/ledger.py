@@ -82,8 +82,8 @@ def _is_whole(entry: Any) -> bool:
     if entry.get("gone"):
         return True
     files, parts = entry.get("files", {}), entry.get("parts", {})
-    of_well = well == WHOLE or "parts" in entry
     kinds = isinstance(parts, dict) and isinstance(files, dict)
+    of_well = well == WHOLE or (kinds and {"in", "code", "params"} <= parts.keys())
     kinds &= isinstance(entry.get("quarantine" if entry.get("key") is None else "key"), str)
     return of_well and kinds
 

@@ -22,6 +22,11 @@ def path(project: Project, plate: str, stage: str, key: str) -> Path:
     return project.state / "done" / f"{plate}.{stage}.{key}"
 
 
+def begun(project: Project, plate: str, stage: str) -> Path:
+    """Path of the note that a job has begun; it stays behind where the job was cut off."""
+    return project.state / "begun" / f"{plate}.{stage}"
+
+
 def write(project: Project, plate: str, stage: str, key: str, left: list[Path]) -> None:
     """Say that a job is done, and vouch for the files that it ``left``."""
     results = project.config.results
@@ -89,6 +94,11 @@ def intact(project: Project, plate: str, stage: str, key: str) -> bool:
         return True
     ledger = project.ledger(stage, plate)
     return not damaged(ledger, results / plate, full=verify == "full")
+
+
+def looks_closely(project: Project, plate: str, stage: str) -> bool:
+    """Whether the stage's next job compares bytes: it is told to, or the one before was cut off."""
+    return project.config.run.verify == "full" or begun(project, plate, stage).exists()
 
 
 def damaged(ledger: Ledger, plate_dir: Path, full: bool = False) -> set[str]:

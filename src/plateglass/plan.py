@@ -18,7 +18,7 @@ from typing import Any
 
 from plateglass import markers
 from plateglass.errors import PlateglassError, SetupError, UserError
-from plateglass.ledger import WHOLE, fingerprint, todo
+from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plates import well_order
 from plateglass.project import Project
 from plateglass.raw import Raw, scan
@@ -29,11 +29,17 @@ SCANNERS = 8  # plates that are listed at a time, where listing them is waiting
 PLATE_TABLES = ("cells", "sites", "wells", "wells_normalized")
 
 
-def ingest_key(project: Project, wells: dict[str, str]) -> str:
+def ingest_key(project: Project, plate: str, wells: dict[str, str]) -> str:
     """Key of a plate's ingest: the signatures of its wells' files, and the settings."""
-    # Colours are no result, but viewers and reports paint by them.
     listed = fingerprint(sorted(wells.items()))
-    return fingerprint("ingest", listed, project.own("ingest"), project.config.colours)
+    key = fingerprint("ingest", listed, project.own("ingest"), project.config.colours)
+    return on_basis(project, "ingest", plate, key)
+
+
+def on_basis(project: Project, stage: str, plate: str, key: str) -> str:
+    """The key, its end that by which the job knows its settings and platemaps again."""
+    basis = project.basis(stage, plate)
+    return key[: -len(basis)] + basis
 
 
 class Plan:
@@ -80,6 +86,9 @@ class Plan:
             if found.doubt:
                 self.refused[name] = found.doubt
                 continue
+            if name in self.project.maps.lost:  # and run.missing_raw: keep
+                lost = self.project.maps.lost[name]
+                self.notes.append(f"{lost}; its copy of the last run is read")
             self._demo(name)
             if absent := sorted(self.project.maps[name].keys() - found.wells.keys()):
                 self.notes.append(
@@ -182,6 +191,7 @@ class Plan:
     def _make(self) -> None:
         project, own, raw = self.project, self.project.own, self.raw
         train_key, retrain = None, False
+        cells = {plate: self._cells(plate) for plate in project.names}
         if project.trains:
             rows: list[Any] = []
             for plate in project.training_plates():
@@ -190,9 +200,9 @@ class Plan:
                     for well, label in sorted(project.classed(plate).items())
                 ]
                 units = [(w, raw[plate][w]) for w in project.units_wells(plate, raw[plate])]
-                rows.append((plate, wells, units))
+                rows.append((plate, wells, units, self._left_behind(plate)))
             train_key = fingerprint(rows, own("ingest"), own("segment"), own("train"))
-            train_key = self._on_basis("train", SCREEN, train_key)
+            train_key = on_basis(project, "train", SCREEN, train_key)
             if self._ask("train", SCREEN, train_key):
                 # the same key asked for again: damaged, it comes back as it was
                 again = train_key in self._have[SCREEN, "train"]
@@ -203,7 +213,8 @@ class Plan:
             train_key = project.model_key()
         last: dict[str, str] = {}
         for plate in project.names:
-            last[plate] = self._plate(plate, train_key, retrain)
+            key = self._plate(plate, *cells[plate], train_key, retrain)
+            last[plate] = fingerprint(key, self._left_behind(plate))
         tables = fingerprint(last, own("aggregate"))
         self._ask_whole("aggregate", SCREEN, tables, "plates or their tables changed")
         shown = fingerprint(tables, own("report"), train_key)
@@ -249,49 +260,64 @@ class Plan:
 
     def _seen(self, plate: str, wells: dict[str, str]) -> bool:
         """Whether a marker says that ingest finished with exactly these wells."""
-        key = ingest_key(self.project, wells)
+        key = ingest_key(self.project, plate, wells)
         self._listed[plate] = wells, key
         return key in self._have[plate, "ingest"]
 
-    def _plate(self, plate: str, train_key: str | None, retrain: bool) -> str:
-        """Keys of one plate's stages; returns its tables' key."""
+    def _left_behind(self, plate: str) -> bool:
+        """Whether a plate that is refused has something to do.
+
+        What the screen is made of it meanwhile is not what it is made of when the plate is back.
+        """
+        return plate in self.refused and any((plate, stage) in self.reasons for stage in STAGES)
+
+    def _cells(self, plate: str) -> tuple[str, dict[str, str]]:
+        """Key of a plate's segment, with ingest before it, and the wells it has to do."""
+        project = self.project
+        listed, key = self._listed.get(plate, (None, ""))
+        if listed is not self.raw[plate]:  # wells told as they were
+            key = ingest_key(project, plate, self.raw[plate])
+        pending = self._ask_wells("ingest", plate, key, {})
+        key = fingerprint("segment", key, project.own("segment"), None)
+        key = on_basis(project, "segment", plate, key)
+        # labels lie in the store that ingest writes to: look
+        again = (plate, "ingest") in self.reasons
+        return key, self._ask_wells("segment", plate, key, pending, again=again)
+
+    def _plate(
+        self, plate: str, key: str, pending: dict[str, str], train_key: str | None, retrain: bool
+    ) -> str:
+        """Keys of a plate's stages after segment; returns its tables' key."""
         project, own = self.project, self.project.own
-        raw = self.raw[plate]
-        key = ""
-        pending: dict[str, str] = {}
-        for stage in ("ingest", "segment", "features", "attribute"):
-            if stage == "attribute" and not project.has_model:
-                continue
-            extra: Any = None
-            if stage == "features":
-                units = project.units_wells(plate, raw)
-                extra = [train_key, units, sorted(project.classed(plate)) if train_key else []]
-            if stage == "ingest":
-                listed, key = self._listed.get(plate, (None, ""))
-                if listed is not raw:  # wells told as they were
-                    key = ingest_key(project, raw)
-            else:
-                key = self._on_basis(stage, plate, fingerprint(stage, key, own(stage), extra))
-            # labels lie in the store that ingest writes to: look
-            again = stage == "segment" and (plate, "ingest") in self.reasons
-            if self._ask(stage, plate, key, again):
-                pending = self._explain(stage, plate, pending, retrain)
-                self.reasons[plate, stage] = pending
-            else:
-                pending = {}
+        units = project.units_wells(plate, self.raw[plate])
+        extra: Any = [train_key, units, sorted(project.classed(plate)) if train_key else []]
+        for stage in ("features", "attribute") if project.has_model else ("features",):
+            key = on_basis(project, stage, plate, fingerprint(stage, key, own(stage), extra))
+            pending = self._ask_wells(stage, plate, key, pending, retrain)
+            extra = None
         key = fingerprint(key, own("aggregate"), project.platemap_key(plate))
         self._ask_whole("aggregate", plate, key, "wells or the platemap changed")
         shown = fingerprint(key, own("report"), train_key)
         self._ask_whole("report", plate, shown, "tables or the model changed")
         return key
 
-    def _on_basis(self, stage: str, plate: str, key: str) -> str:
-        """The key, its end that by which the job knows its settings and platemaps again."""
-        basis = self.project.basis(stage, plate)
-        return key[: -len(basis)] + basis
+    def _ask_wells(
+        self,
+        stage: str,
+        plate: str,
+        key: str,
+        pending: dict[str, str],
+        retrain: bool = False,
+        again: bool = False,
+    ) -> dict[str, str]:
+        """Wells to do and why, of a stage that works by the well; nothing where it need not run."""
+        if not self._ask(stage, plate, key, again):
+            return {}
+        self.reasons[plate, stage] = self._explain(stage, plate, pending, retrain)
+        return self.reasons[plate, stage]
 
     def _ask_whole(self, stage: str, plate: str, key: str, reason: str) -> None:
-        key = self._on_basis(stage, plate, key)
+        key = on_basis(self.project, stage, plate, key)
         seen = bool(self._have[plate, stage])
         if self._ask(stage, plate, key):
             known = key in self._have[plate, stage]  # this very key, but damaged
@@ -308,8 +334,19 @@ class Plan:
         else:
             in_front = [(SCREEN, "train"), *((plate, name) for name in STAGES)]
             before = any(self.reasons.get(job) for job in in_front)
-        made = self.project.ledger(stage, plate).get(WHOLE, {}).get("key")
-        return not before and made is not None and made == self.project.whole_key(stage, plate)
+        return not before and self._stands(stage, plate)
+
+    def _stands(self, stage: str, plate: str) -> bool:
+        """Whether a stage of a whole is there, made of what lies in front as it lies there."""
+        ledger = self.project.ledger(stage, plate)
+        made = ledger.get(WHOLE, {}).get("key")
+        if made is None or made != self.project.whole_key(stage, plate):
+            return False
+        return not self._damaged(stage, plate, ledger)
+
+    def _damaged(self, stage: str, plate: str, ledger: Ledger) -> set[str]:
+        closely = markers.looks_closely(self.project, plate, stage)
+        return markers.damaged(ledger, self.project.config.results / plate, closely)
 
     def _ask(self, stage: str, plate: str, key: str, again: bool = False) -> bool:
         """Note the marker that must exist; True if the job has to run.
@@ -331,8 +368,7 @@ class Plan:
     ) -> dict[str, str]:
         """Wells to do and why, as far as can be known before the stages in front have run."""
         project, ledger = self.project, self.project.ledger(stage, plate)
-        full = project.config.run.verify == "full"
-        lost = markers.damaged(ledger, project.config.results / plate, full)
+        lost = self._damaged(stage, plate, ledger)
         named = self._named(stage, plate) or "parameters changed"
         if stage == "ingest":
             return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost, named)
@@ -361,11 +397,11 @@ class Plan:
     def _why_train(self, again: bool) -> str:
         if not (self.project.model_dir / "model.json").exists():
             return "new"
-        if again:
+        if self._other_model and not again:
+            return self._named("train", SCREEN) or "training wells or their stages changed"
+        if again or self._damaged("train", SCREEN, self.project.ledger("train", SCREEN)):
             return "what was stored is damaged"
-        if not self._other_model:
-            return "" if self._other_model is None else "training wells may have changed"
-        return self._named("train", SCREEN) or "training wells or their stages changed"
+        return "" if self._other_model is None else "training wells may have changed"
 
     @cached_property
     def _other_model(self) -> bool | None:

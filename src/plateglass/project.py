@@ -42,8 +42,12 @@ class Platemaps(dict[str, dict[str, dict[str, str]]]):
         return self[plate]
 
     def copy_of(self, plate: str) -> Path:
-        """Where a plate's jobs keep a copy of its platemap."""
-        return self._config.results / ".plateglass" / "platemaps" / f"{plate}.csv"
+        """Where a plate's jobs keep a copy of its platemap; of another name, another copy.
+
+        The file's name alone: projects and shares are moved.
+        """
+        name = f"{plate}.{fingerprint(self._sheet[plate].platemap.name)[:BASIS]}.csv"
+        return self._config.results / ".plateglass" / "platemaps" / name
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,9 @@ class Project:
         A job reads them anew. By this it knows whether they are those that its key was made of.
         """
         maps: Any = None
-        if stage == "aggregate" and plate != SCREEN:
+        if stage == "ingest":
+            maps = self.config.colours  # no result, but viewers and reports paint by them
+        elif stage == "aggregate" and plate != SCREEN:
             maps = self.platemap_key(plate)
         elif stage == "features":
             called = sorted(self.classed(plate)) if self.has_model else []

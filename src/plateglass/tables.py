@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from plateglass.files import damage_of
 
 KEY = b"plateglass"  # in the file's metadata: JSON of version, config, stage versions, model key
-GROUP = 4000  # rows a row group, which wait in memory: with a thousand columns, 16 MB
+GROUP = 4000  # rows of a row group at least, which wait in memory: with a thousand columns, 16 MB
 
 
 def write(
@@ -52,10 +52,10 @@ def write(
             for frame in frames:
                 waiting.append(_table(frame, schema))
                 if sum(piece.num_rows for piece in waiting) >= GROUP:
-                    writer.write_table(pa.concat_tables(waiting), row_group_size=GROUP)
+                    writer.write_table(pa.concat_tables(waiting), row_group_size=2 * GROUP)
                     waiting = []
             if waiting:
-                writer.write_table(pa.concat_tables(waiting), row_group_size=GROUP)
+                writer.write_table(pa.concat_tables(waiting), row_group_size=2 * GROUP)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -241,8 +241,10 @@ def _stopped_later() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number in before:
+            signal.signal(number, hear)
         yield
     finally:
         restore()
@@ -297,28 +299,40 @@ def _spread(
     # not as_completed: it looks ten times a second, and can be left only by a result
     ended: SimpleQueue[Any] = SimpleQueue()
     failure: BaseException | None = None
-    while True:
-        window = 2 * max(1, watch.threads())
-        for _, well in zip(range(window - len(under_way) if failure is None else 0), waiting):
-            future = submit(well)
-            under_way.add(future)
-            future.add_done_callback(ended.put)
-        if not under_way:
-            break
-        future = watch.first(ended)
-        under_way.remove(future)
-        if future.status == "error":
-            failure = failure or future.exception()
-        else:
-            yield watch.result(future)
+    try:
+        while True:
+            window = 2 * max(1, watch.threads())
+            for _, well in zip(range(window - len(under_way) if failure is None else 0), waiting):
+                future = submit(well)
+                under_way.add(future)
+                future.add_done_callback(ended.put)
+            if not under_way:
+                break
+            future = watch.first(ended)
+            under_way.remove(future)
+            try:
+                made = watch.result(future)
+            except _Lost:
+                raise
+            except Exception as error:
+                failure = failure or error
+            else:
+                yield made
+    except _Lost:
+        if failure is None:  # else that came first, and is what to tell
+            raise
     if failure is not None:
         raise failure
+
+
+class _Lost(SetupError):
+    """A running cluster is no more."""
 
 
 class _Watch:
     """Waits for what a cluster computes, and looks at the cluster where nothing comes.
 
-    Every method raises ``SetupError`` where a running cluster's scheduler went away, or its last
+    Every method raises ``_Lost`` where a running cluster's scheduler went away, or its last
     worker did and no other joined in ``WORKERS_WITHIN`` seconds. A job's own workers are raised again
     by their nannies, and a well that ends too many of them is Dask's to report.
     """
@@ -347,6 +361,8 @@ class _Watch:
 
     def result(self, future: Any) -> Any:
         """What a well gave; it is computed again if its worker went before handing it over."""
+        if future.status == "error":
+            raise future.exception()
         coming = asyncio.run_coroutine_threadsafe(
             self.dask.gather(future, asynchronous=True), self.dask.loop.asyncio_loop
         )
@@ -382,7 +398,7 @@ class _Watch:
                 f"in {WORKERS_WITHIN} s; start `dask worker`"
             )
 
-    def _gone(self) -> SetupError:
+    def _gone(self) -> _Lost:
         # with a stack it would say that closing the client ends its attempts to reconnect
         logging.getLogger("distributed.client").disabled = True
         return self._lost(
@@ -390,8 +406,8 @@ class _Watch:
             "`dask worker`"
         )
 
-    def _lost(self, problem: str) -> SetupError:
-        return SetupError(
+    def _lost(self, problem: str) -> _Lost:
+        return _Lost(
             f"run.dask.scheduler: {problem} again and give the same command again; finished wells "
             "are kept"
         )

@@ -203,6 +203,16 @@ def test_the_engines_own_files_lost(screen, finished, lost):
         wanted = []
         asked = screen.plan().reasons
         assert len(asked) == 2 * 6 + 3 and not any(asked.values())  # all look, nothing is told
+        kept = (
+            screen.results / "P2/wells.parquet",
+            screen.results / "screen/model/model.safetensors",
+        )
+        for path in kept:
+            whole = path.read_bytes()
+            path.write_bytes(whole[:-1])  # seen by a job that looks, and by the plan
+            told = {why for reasons in screen.plan().reasons.values() for why in reasons.values()}
+            assert told == {"new"} if path.name == "wells.parquet" else "damaged" in str(told)
+            path.write_bytes(whole)
     else:  # what was made from what is not known any more: the plate is done again
         for path in (screen.results / ".plateglass/ledger").glob("P2.*"):
             path.unlink()

@@ -80,21 +80,57 @@ def test_a_plates_folder_gone_with_its_platemap_refuses_it_and_drops_nothing(
     assert screen.tables()[table].equals(finished.tables()[table])
 
 
-def test_a_platemap_gone_refuses_its_plate_alone(screen):
+@pytest.mark.long
+@pytest.mark.parametrize("plate", ["P1", "P2"])
+@pytest.mark.parametrize("what", ["a setting", "its platemap and an image"])
+def test_a_refused_plate_that_comes_back_to_changes_equals_a_run_from_scratch(
+    screen, tmp_path, plate, what
+):
+    """What the screen is made of meanwhile (networks, tables) is made again."""
+    raw = screen.folder / "raw" / plate
+    gone = raw if what == "a setting" else raw / "platemap.csv"
+    if what == "a setting":
+        set_section(screen, "segment", cells={"channel": "Actin", "reach_um": 12})
+    else:
+        screen.replace_image(plate, "A02")
+    gone.rename(screen.folder / "away")
+    assert list(screen.plan().refused) == [plate]
+    assert plate not in {of for of, _, _ in screen.run()}
+    assert screen.plan().reasons == {}
+    (screen.folder / "away").rename(gone)
+    assert (plate, "report", "") in screen.run()
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+def test_a_platemap_gone_refuses_its_plate_alone(screen, finished):
     path = screen.folder / "raw/P1/platemap.csv"
-    text = path.read_text()
+    content = path.read_bytes()
     path.unlink()
     plan = screen.plan()
     assert list(plan.refused) == ["P1"] and plan.reasons == {}
-    assert (
-        f"{path}: cannot be read: No such file or directory; nothing was touched"
-        in (plan.refused["P1"])
-    )
+    lost = f"{path}: cannot be read: No such file or directory; "
+    assert f"{lost}nothing was touched" in plan.refused["P1"]
     path.write_text("well\n")  # there, and wrong: the mistake of a hand, told before any job
     with pytest.raises(UserError, match="has no column"):
         screen.plan()
-    path.write_text(text)
-    assert screen.plan().refused == {} and screen.plan().reasons == {}
+    path.unlink()
+    set_section(screen, "run", missing_raw="keep")
+    assert screen.plan().reasons == {}
+    assert [note for note in screen.plan().notes if f"{lost}its copy of the last run" in note]
+    screen.sheet["P1"]["platemap"] = "raw/P1/platemap_2.csv"  # another file: a mistake, again
+    screen.write()
+    with pytest.raises(UserError, match=r"platemap_2.csv: cannot be read"):
+        screen.plan()
+    screen.sheet["P1"].pop("platemap")
+    screen.write()
+    path.write_bytes(content)
+    assert screen.plan().reasons == {}
+    (copy,) = (screen.results / ".plateglass/platemaps").glob("P1.*")
+    copy.write_bytes(b"\xff")  # damaged: the next job of the plate mends it
+    screen.raw("P1", "B01").touch()
+    assert screen.run() == [("P1", "ingest", "B01")]
+    assert copy.read_bytes() == content
 
 
 def test_most_wells_gone_is_doubted_until_accepted(screen):
@@ -168,7 +204,9 @@ def test_a_training_plate_whose_controls_cannot_be_read_is_refused(tmp_path):
     relabel(screen, "P1", "B01", "vehicle")
     for channel in CHANNELS:
         screen.raw("P1", "B01", channel).write_bytes(b"cut")
-    with pytest.raises(DataError, match=r"P1: none of its negative controls \(B01\) can be read"):
+    with pytest.raises(
+        DataError, match=r"P1: none of the wells that its units are made from .* \(B01\)"
+    ):
         screen.run(until="train")
 
 
@@ -267,6 +305,7 @@ def test_images_that_the_pattern_leaves_out_are_named_and_change_nothing(screen)
 def test_settings_edited_while_a_run_is_under_way_are_refused_and_leave_no_trace(screen, finished):
     """A job reads its settings anew; taken back, they would be what the plan asked for."""
     set_section(screen, "segment", cells={"channel": "Actin", "reach_um": 3})
+    set_section(screen, "ingest", pixel_size_um=0.7)
     relabel(screen, "P2", "B01", "reference")
     keys = screen.plan().keys
     files = [
@@ -274,8 +313,9 @@ def test_settings_edited_while_a_run_is_under_way_are_refused_and_leave_no_trace
     ]
     before = {path: path.stat().st_mtime_ns for path in files}
     set_section(screen, "segment", cells={"channel": "Marker", "reach_um": 3})
+    set_section(screen, "ingest", pixel_size_um=0.8)
     relabel(screen, "P2", "B01", "treatment")
-    for stage in ("segment", "aggregate"):
+    for stage in ("ingest", "segment", "aggregate"):
         with pytest.raises(
             UserError, match=f"P2 {stage}: the settings or a platemap changed after"
         ):

@@ -8,7 +8,7 @@ from submission import profile, snakemake
 
 from screen import Screen
 
-pytestmark = [pytest.mark.slurm, pytest.mark.long]
+pytestmark = pytest.mark.slurm
 INGEST = ("--until", "ingest")
 
 

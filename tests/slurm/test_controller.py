@@ -8,7 +8,7 @@ from submission import finish, profile, start
 
 from screen import Screen
 
-pytestmark = [pytest.mark.slurm, pytest.mark.long]
+pytestmark = pytest.mark.slurm
 INGEST = ("--until", "ingest")
 AWAY = 60  # seconds: by its own five attempts the executor would have lost its jobs by then
 

@@ -10,7 +10,7 @@ from submission import finish, last_id, profile, snakemake, start, submitted
 
 from screen import assert_same
 
-pytestmark = [pytest.mark.slurm, pytest.mark.long]
+pytestmark = pytest.mark.slurm
 INGEST = ("--until", "ingest")
 
 

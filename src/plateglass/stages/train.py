@@ -96,8 +96,8 @@ def collect(job: Job, folder: Path) -> None:
             if not set(chosen) & set(units.wells):
                 # others that stand in for them would change the networks behind the plan's back
                 raise DataError(
-                    f"plate {plate}: none of its negative controls ({', '.join(chosen[:6])}) can be "
-                    "read, and units are made from these; mend their images, or let the plate not train"
+                    f"plate {plate}: none of the wells that its units are made from can be read "
+                    f"({', '.join(chosen[:6])}); mend their images, or let the plate not train"
                 )
             segmented = project.ledger("segment", plate).computed()
             for well, label in sorted(project.classed(plate).items()):
