@@ -1,7 +1,6 @@
 from plateglass.ledger import Ledger, fingerprint, todo
 from plateglass.plates import well_name
-
-PARTS = {"in": "x", "code": 1, "params": "p"}
+from screen import PARTS
 
 
 def test_lines_are_remembered_and_gone_is_gone(tmp_path):

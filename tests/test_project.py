@@ -6,6 +6,7 @@ import yaml
 from plateglass import config, plates
 from plateglass.errors import UserError
 from plateglass.project import Project
+from screen import PARTS
 
 
 @pytest.fixture
@@ -68,12 +69,11 @@ def test_units_come_from_negative_controls_else_from_wells_chosen_by_hash(read):
 def test_units_wells_that_cannot_be_read_are_passed_over(read):
     project = read(CONTROLS)
     ledger = project.ledger("ingest", "P1")
-    parts = {"in": "x", "code": 1, "params": "p"}
-    ledger.add("A01", parts=parts, key=None, quarantine="torn")
-    ledger.add("A02", parts=parts, key="k2")
-    ledger.add("A03", parts=parts, key="k3")
+    ledger.add("A01", parts=PARTS, key=None, quarantine="torn")
+    ledger.add("A02", parts=PARTS, key="k2")
+    ledger.add("A03", parts=PARTS, key="k3")
     assert project.units_made_from("P1") == ["A02"]
-    ledger.add("A02", parts=parts, key=None, quarantine="torn")
+    ledger.add("A02", parts=PARTS, key=None, quarantine="torn")
     assert project.units_made_from("P1") == ["A03"]
 
 

@@ -10,16 +10,25 @@ from pathlib import Path
 from plateglass.errors import DamageError
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write under a temporary name, then rename: readers see the old content or the new."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write under, renamed at the end: readers see the old file or the whole new one.
+
+    Where the block fails, the old one stays and no half is left to fill the disk.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield temporary
         temporary.replace(path)
-    except OSError:  # a full disk: leave no half behind to fill it
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write the whole content, or leave what was there."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager

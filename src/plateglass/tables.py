@@ -1,7 +1,6 @@
 """How a table is written and read: Parquet, zstd, under a temporary name, saying what made it."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plateglass.files import damage_of
+from plateglass.files import damage_of, replacing
 
 KEY = b"plateglass"  # in the file's metadata: JSON of version, config, stage versions, model key
 GROUP = 4000  # rows of a row group at least, which wait in memory: with a thousand columns, 16 MB
@@ -44,21 +43,18 @@ def write(
         raise ValueError("a table written piece by piece needs its schema")
     if provenance is not None:
         schema = schema.with_metadata({KEY: json.dumps(provenance, sort_keys=True)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            waiting: list[pa.Table] = []
-            for frame in frames:
-                waiting.append(_table(frame, schema))
-                if sum(piece.num_rows for piece in waiting) >= GROUP:
-                    writer.write_table(pa.concat_tables(waiting), row_group_size=2 * GROUP)
-                    waiting = []
-            if waiting:
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        waiting: list[pa.Table] = []
+        for frame in frames:
+            waiting.append(_table(frame, schema))
+            if sum(piece.num_rows for piece in waiting) >= GROUP:
                 writer.write_table(pa.concat_tables(waiting), row_group_size=2 * GROUP)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting), row_group_size=2 * GROUP)
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

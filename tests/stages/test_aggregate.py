@@ -12,6 +12,7 @@ from plateglass import config, parts, plates, tables
 from plateglass.project import Project
 from plateglass.stages import aggregate
 from plateglass.wells import Job
+from screen import PARTS
 
 FEATURES = [
     "Nuclei_AreaShape_Area",
@@ -56,7 +57,7 @@ class Plate:
         """Parts of two sites; ``cells`` in each; values from the well's own seed."""
         job = self.job(plate)
         for stage in ("ingest", "segment", "features", *(["attribute"] if self.model else [])):
-            self.project.ledger(stage, plate).add(well, parts={}, key="k", files={})
+            self.project.ledger(stage, plate).add(well, parts=PARTS, key="k", files={})
         rng = np.random.default_rng([ord(c) for c in plate + well])
         site = np.repeat([2, 1], cells)
         place = pd.DataFrame({"Metadata_Site": site, "Metadata_Cell": [*range(1, cells + 1)] * 2})
@@ -91,7 +92,9 @@ class Plate:
         for later in stages[stages.index(stage) :]:
             self.project.ledger(later, plate).add(well, gone=True)
             self.job(plate).part(later, well).unlink()
-        self.project.ledger(stage, plate).add(well, parts={}, key=None, files={}, quarantine=reason)
+        self.project.ledger(stage, plate).add(
+            well, parts=PARTS, key=None, files={}, quarantine=reason
+        )
 
     def run(self, plate="P1"):
         aggregate.run_plate(self.job(plate))
@@ -224,7 +227,7 @@ def test_parts_that_no_ledger_vouches_for_stay_out(tmp_path):
     """What attribute and segment left of an earlier run, of a well that they refuse now."""
     plate = Plate(tmp_path)
     for stage in ("segment", "attribute"):
-        plate.project.ledger(stage, "P1").add("A01", parts={}, key=None, quarantine="no more")
+        plate.project.ledger(stage, "P1").add("A01", parts=PARTS, key=None, quarantine="no more")
     found = plate.run()
     cells = found["cells"].set_index("Metadata_Well")
     assert cells.loc["A01", "Metadata_PCIM_Enrichment"].isna().all()
@@ -240,7 +243,7 @@ def test_without_a_model_an_older_ones_maps_are_no_columns(tmp_path):
         {"Metadata_Site": [1], "Metadata_Cell": [1], "Metadata_PCIM_Enrichment": [2.0]}
     )
     parts.write(plate.job("P1").part("attribute", "A01"), rows)
-    plate.project.ledger("attribute", "P1").add("A01", parts={}, key="k", files={})
+    plate.project.ledger("attribute", "P1").add("A01", parts=PARTS, key="k", files={})
     assert "Metadata_PCIM_Enrichment" not in plate.run()["cells"]
 
 

@@ -18,6 +18,7 @@ from plateglass.project import Project
 from plateglass.report import maps as reported
 from plateglass.stages import attribute
 from plateglass.wells import Job
+from screen import PARTS
 
 CROP = 32
 FOLDS = {"A01": 0, "A02": 1}
@@ -90,7 +91,9 @@ class Plate:
         row = {f"Background_{c}": [100.0] for c in INFO["channels"]}
         row |= {"P99_DNA": [600.0], "P99_GFP": [500.0]}
         parts.write(self.job.part("ingest", well), pd.DataFrame(row))
-        Project.read(self.job.config).ledger("ingest", "P1").add(well, parts={}, key="k", files={})
+        Project.read(self.job.config).ledger("ingest", "P1").add(
+            well, parts=PARTS, key="k", files={}
+        )
 
     @property
     def root(self):
