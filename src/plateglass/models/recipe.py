@@ -6,7 +6,6 @@ trained, ``donors.safetensors`` cells of training wells (see plateglass.models.c
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from plateglass.errors import DataError
-from plateglass.files import write_atomically
+from plateglass.files import replacing, write_atomically
 from plateglass.models.backbone import Network
 from plateglass.models.controls import Donors
 
@@ -84,11 +83,10 @@ def save_model(
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], notes: dict | None = None) -> None:
-    """Write a safetensors file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, notes)
-    temporary.chmod(0o644)  # safetensors writes for the owner alone
-    temporary.replace(path)
+    """Write a whole safetensors file, or leave what was there."""
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, notes)
+        temporary.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def load_model(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> Model:
