@@ -92,9 +92,9 @@ def _keep_platemap(project: Project, plate: str) -> None:
     except OSError:  # out of reach by now
         return
     if not copy.exists() or copy.read_bytes() != content:
-        for other in copy.parent.glob(f"{plate}.*"):
-            other.unlink()
         write_atomically(copy, content)
+        for other in set(copy.parent.glob(f"{plate}.*")) - {copy}:
+            other.unlink()
 
 
 def _doubt(project: Project, damaged_file: Path) -> None:
@@ -217,6 +217,8 @@ def _parts_lost(job: Job, ledger: Ledger) -> set[str]:
 def _whole(project: Project, job: Job, doubted: bool) -> list[Path]:
     """A stage of a whole plate or of the screen. Returns the files its marker vouches for."""
     names = _names_of_whole(job)
+    if job.plate == SCREEN and job.stage != "train":
+        _put_back_tables(project)
     ledger, key = project.ledger(job.stage, job.plate), project.whole_key(job.stage, job.plate)
     if ledger.get(WHOLE, {}).get("key") == key and not markers.damaged(
         ledger, job.plate_dir, doubted
@@ -254,6 +256,16 @@ def _names_of_whole(job: Job) -> list[str]:
     if job.plate == SCREEN:
         return ["wells_selected.parquet"]
     return [f"{table}.parquet" for table in PLATE_TABLES]
+
+
+def _put_back_tables(project: Project) -> None:
+    """Tables that were deleted: thin rules put back a plate's, but not those of a refused one."""
+    for plate in project.names:
+        for kept in (project.state / "tables" / plate).glob("*.parquet"):
+            shown = project.config.results / plate / kept.name
+            if not shown.exists():
+                shown.parent.mkdir(parents=True, exist_ok=True)
+                keep(kept, shown)
 
 
 def keep(path: Path, kept: Path) -> None:

@@ -203,7 +203,9 @@ class Plan:
                 rows.append((plate, wells, units, self._left_behind(plate)))
             train_key = fingerprint(rows, own("ingest"), own("segment"), own("train"))
             train_key = on_basis(project, "train", SCREEN, train_key)
-            if self._ask("train", SCREEN, train_key):
+            if behind := self._waits_for():
+                train_key = behind
+            elif self._ask("train", SCREEN, train_key):
                 # the same key asked for again: damaged, it comes back as it was
                 again = train_key in self._have[SCREEN, "train"]
                 retrain = not again and self._other_model is not None
@@ -263,6 +265,20 @@ class Plan:
         key = ingest_key(self.project, plate, wells)
         self._listed[plate] = wells, key
         return key in self._have[plate, "ingest"]
+
+    def _waits_for(self) -> str | None:
+        """The key of the networks that stand, where a training plate must come back before others.
+
+        Refused half-way, it has pixels without labels; its own jobs have to come first.
+        """
+        behind = [name for name in self.project.training_plates() if self._left_behind(name)]
+        known, there = self._have[SCREEN, "train"], self.project.model_dir / "model.json"
+        if not behind or not known or not there.exists():
+            return None
+        key, repairs = next(iter(known.items()))
+        self.keys[SCREEN, "train"] = f"{key}.{repairs}"
+        self.notes.append(f"the networks stay as they are until {_some(behind)} can be run")
+        return key
 
     def _left_behind(self, plate: str) -> bool:
         """Whether a plate that is refused has something to do.

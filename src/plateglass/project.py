@@ -210,7 +210,8 @@ class Project:
                 (sorted(self.classed(name).items()), self.negatives(name, self.labels(name)))
                 for name in self.training_plates()
             ]
-        return fingerprint(self.own(stage), maps)[:BASIS]
+        model = self.model_key() if self.config.train.model is not None else None
+        return fingerprint(self.own(stage), maps, model)[:BASIS]
 
     def settings(self, stage: str) -> dict[str, Any]:
         """The settings that a stage's results depend on, named as in their file."""

@@ -40,7 +40,8 @@ def scan(
     """Look into a plate's folder.
 
     A plate that was ingested before and has lost its folder, or most of its wells, is doubted: its
-    wells are told as they were. ``run.missing_raw: keep`` takes that for intended, and
+    wells are told as they were. ``run.missing_raw: keep`` takes that for intended (what is gone is told
+    as it was, the rest as it is), and
     ``run.accept_removed`` that the wells are gone. ``settled`` says of the wells' signatures that
     ingest finished with exactly these: then nothing is gone, and the ledger need not be read.
 
@@ -64,15 +65,22 @@ def scan(
     sizes = {well: sum(size for _, size, *_ in files) for well, files in found.wells.items()}
     if settled(now):
         return Raw(now, sizes, listing=found, ignored=tuple(found.ignored))
-    known = _known(project.ledger("ingest", plate))
-    gone = known.keys() - now.keys()
-    if known and 2 * len(gone) > len(known) and plate not in run.accept_removed:
+    ledger = project.ledger("ingest", plate)
+    known = _known(ledger)
+    # a LoadData table may name images that are not there
+    there = {well for well, of in found.wells.items() if any(size >= 0 for _, size, *_ in of)}
+    gone = ledger.computed().keys() - there
+    if gone and keep:
+        kept = {well: known[well] for well in gone}
+        return Raw(now | kept, sizes, listing=found, ignored=tuple(found.ignored))
+    many = len(ledger.computed())
+    if 2 * len(gone) > many and plate not in run.accept_removed:
         doubt = (
-            f"plate {plate}: {len(gone)} of {len(known)} known wells have no image in {folder}; "
+            f"plate {plate}: {len(gone)} of {many} known wells have no image in {folder}; "
             "nothing was touched. Mend the folder, or set run.missing_raw: keep, or "
             f"run.accept_removed: [{plate}]"
         )
-        return Raw(known, doubt=None if keep else doubt)
+        return Raw(known, doubt=doubt)
     return Raw(now, sizes, listing=found, ignored=tuple(found.ignored))
 
 

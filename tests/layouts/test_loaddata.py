@@ -161,3 +161,16 @@ def test_cell_painting_plate(real_data):
         (p["well"], p["site"], p["channel"], p["z"], p["file"]) for p in expected["planes"]
     }
     assert found.pixel_size_um == pytest.approx(expected["pixel_size_um"][0])
+
+
+def test_the_plates_pixel_size_stands_in_every_wells_mark(tmp_path):
+    """Whichever row names it, all wells are stored with it."""
+    header, config = HEADER + ",Metadata_ImageResolutionX", configured(tmp_path)
+    wells = {}
+    for size in ("6.5e-07", "1.3e-06"):
+        rows = [f"a1.tif,img,b1.tif,img,P1,A01,1,{size}", "a2.tif,img,b2.tif,img,P1,A02,1,"]
+        found = listing(plate(tmp_path, rows, header), config)
+        assert found.pixel_size_um == pytest.approx(float(size) * 1e6)
+        wells[size] = found.wells
+    one, other = wells.values()
+    assert all(one[well] != other[well] for well in ("A01", "A02"))

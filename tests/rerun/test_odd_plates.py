@@ -22,7 +22,7 @@ from changes import (
 
 from plateglass import jobs
 from plateglass.errors import DataError, UserError
-from plateglass.stages import STAGES
+from plateglass.stages import SCREEN, STAGES
 from screen import Screen, assert_same
 
 
@@ -81,6 +81,37 @@ def test_a_plates_folder_gone_with_its_platemap_refuses_it_and_drops_nothing(
 
 
 @pytest.mark.long
+def test_a_refused_plates_deleted_table_is_put_back_before_the_screens_are_made(screen, tmp_path):
+    raw = screen.folder / "raw/P2"
+    raw.rename(screen.folder / "away")
+    shutil.rmtree(screen.results / "P2")
+    relabel(screen, "P1", "B01", "reference")
+    screen.run()
+    (screen.folder / "away").rename(raw)
+    screen.run()
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+@pytest.mark.long
+def test_a_training_plate_refused_with_unlabelled_pixels_holds_nobody_up(screen, tmp_path):
+    screen.replace_image("P1", "A04")
+    screen.run(until="ingest")
+    raw = screen.folder / "raw/P1"
+    raw.rename(screen.folder / "away")
+    set_section(screen, "train", epochs=1)
+    set_section(screen, "attribute", cells_per_well=1)
+    assert "the networks stay as they are until P1 can be run" in screen.plan().notes
+    ran = screen.run()
+    assert ("P2", "attribute", "B02") in ran and (SCREEN, "train", "") not in ran
+    assert screen.plan().reasons == {}
+    (screen.folder / "away").rename(raw)
+    screen.run()
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("plate", ["P1", "P2"])
 @pytest.mark.parametrize("what", ["a setting", "its platemap and an image"])
 def test_a_refused_plate_that_comes_back_to_changes_equals_a_run_from_scratch(
@@ -134,9 +165,15 @@ def test_a_platemap_gone_refuses_its_plate_alone(screen, finished):
 
 
 def test_most_wells_gone_is_doubted_until_accepted(screen):
-    kept = {}
-    for well in ("A02", "A03", "A04", "A05", "A06", "B01"):
+    kept = remove_images(screen, "P2", "A02")
+    set_section(screen, "run", missing_raw="keep")
+    assert screen.plan().reasons == {}  # of any number
+    for well in ("A03", "A04", "A05", "A06", "B01"):
         kept |= remove_images(screen, "P2", well)
+    screen.raw("P2", "B02").touch()  # those that are there are told as they are
+    assert screen.run() == [("P2", "ingest", "B02")]
+    assert screen.plan().reasons == {}
+    set_section(screen, "run", missing_raw="refuse")
     plan = screen.plan()
     assert "6 of 8 known wells have no image" in plan.refused["P2"]
     assert "run.accept_removed: [P2]" in plan.refused["P2"]

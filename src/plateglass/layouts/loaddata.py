@@ -50,12 +50,14 @@ def listing(plate: "Plate", config: "Config") -> Listing:
     rows = _of_plate(rows, columns, plate.name, where)
     mark = mark_of(config)
     found = Listing(folder)
+    size_at = columns.get("Metadata_ImageResolutionX", len(columns))
+    sizes = (_pixel_size(row[size_at].strip()) for _, row in rows if size_at < len(row))
+    found.pixel_size_um = next(filter(None, sizes), None)  # the plate's, so it stands in every mark
     states: dict[str, tuple] = {}
     wanted = {"Metadata_Well", "Metadata_Row", "Metadata_Col", "Metadata_Site"}
     wanted |= {
         f"{kind}_{match}" for kind in ("FileName", "PathName", "Frame") for match in channels
     }
-    wanted.add("Metadata_ImageResolutionX")
     columns = {name: at for name, at in columns.items() if name in wanted}
     for line, row in rows:
         cell = {name: row[at].strip() for name, at in columns.items() if at < len(row)}
@@ -67,8 +69,6 @@ def listing(plate: "Plate", config: "Config") -> Listing:
             site = int(cell.get("Metadata_Site") or 1)
         except (ValueError, KeyError) as error:
             raise UserError(f"{at}: well or site: {error}") from None
-        size = _pixel_size(cell.get("Metadata_ImageResolutionX"))
-        found.pixel_size_um = found.pixel_size_um or size
         for match, channel in channels.items():
             name = cell.get(f"FileName_{match}")
             if not name:
@@ -82,7 +82,8 @@ def listing(plate: "Plate", config: "Config") -> Listing:
             if path not in states:
                 states[path] = _state(folder / path, mark, at)
             # Sorted with others of its kind: numbers and text only.
-            state = (path, *states[path], site, channel, -1 if page is None else page, size or 0)
+            size = found.pixel_size_um or 0
+            state = (path, *states[path], site, channel, -1 if page is None else page, size)
             found.add(where, well, (site, channel, page or 0), path, page, state)
     if not states or all(state == (-1, 0) for state in states.values()):
         example = next(iter(states), "none")
