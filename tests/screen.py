@@ -71,7 +71,8 @@ class Screen:
         lines = ["plate,path,layout,platemap,train"]
         for name, row in self.sheet.items():
             platemap = row.get("platemap", f"{row['path']}/platemap.csv")
-            lines.append(f"{name},{row['path']},pattern,{platemap},{row['train']}")
+            layout = row.get("layout", "pattern")
+            lines.append(f"{name},{row['path']},{layout},{platemap},{row['train']}")
         (self.folder / "plates.csv").write_text("\n".join(lines) + "\n")
 
     def project(self) -> Project:

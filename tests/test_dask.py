@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -78,6 +79,23 @@ def test_a_scheduler_killed_half_way_is_said_and_finished_wells_are_kept(
     assert ran == set(raw.specs["P1"].wells) - kept
 
 
+def test_a_scheduler_that_hangs_is_said(raw, tmp_path, monkeypatch):
+    with running_dask(tmp_path, workers=1) as cluster:
+        screen = copy(raw, tmp_path / "screen", dask={"scheduler": str(cluster.file)})
+
+        def stopped():
+            cluster.scheduler.send_signal(signal.SIGSTOP)
+            monkeypatch.setattr(wells, "ANSWERS_WITHIN", 0.5)
+
+        then(stopped, monkeypatch)
+        monkeypatch.setattr(wells, "LOOK_EVERY", 0.1)
+        with pytest.raises(
+            SetupError, match=rf"scheduler at {cluster.file} has not answered for 0.5"
+        ):
+            screen.run(until="ingest")
+    assert len(screen.project().ledger("ingest", "P1")) >= ENDED_AFTER
+
+
 def test_the_last_worker_gone_is_waited_for(raw, tmp_path, monkeypatch, capsys):
     with running_dask(tmp_path, workers=1) as cluster:
         screen = copy(raw, tmp_path / "screen", dask={"scheduler": str(cluster.file)})
@@ -115,7 +133,7 @@ def test_the_last_worker_gone_for_long_is_said(raw, tmp_path, monkeypatch):
 def test_wells_run_in_the_workers_and_no_more_than_two_a_thread_wait(raw, tmp_path, monkeypatch):
     with running_dask(tmp_path) as cluster:
         spread = copy(raw, tmp_path / "spread", dask={"scheduler": str(cluster.file)})
-        job = wells.Job("ingest", "P1", spread.project().config, spread.project().sheet)
+        job = wells.Job("ingest", "P1", spread.project())
         sent = []
 
         def source():

@@ -20,14 +20,14 @@ import sys
 from multiprocessing import forkserver
 from pathlib import Path
 from plateglass import config, wells
-from plateglass.plates import read_sheet
+from plateglass.project import Project
 
 def imported():
     return "plateglass.stages.segment" in sys.modules
 
 if __name__ == "__main__":
-    settings = config.read(Path(sys.argv[1]))
-    job = wells.Job("segment", "P1", settings, read_sheet(settings), threads=2)
+    project = Project.read(config.read(Path(sys.argv[1])))
+    job = wells.Job("segment", "P1", project, threads=2)
     wells.begin_imports(job, ["A01"] * wells.CLUSTER_FROM)
     with wells.client(job, wells.CLUSTER_FROM) as dask:
         server = forkserver._forkserver._forkserver_pid
@@ -84,8 +84,7 @@ def test_there_are_no_more_workers_than_wells(screen, monkeypatch, threads, coun
 
     monkeypatch.setattr("distributed.LocalCluster", cluster)
     monkeypatch.setattr(wells, "_method", lambda: "spawn")
-    project = screen.project()
-    job = wells.Job("ingest", "P1", project.config, project.sheet, threads=threads)
+    job = wells.Job("ingest", "P1", screen.project(), threads=threads)
     with pytest.raises(Enough, match=f"^{begun}$"), wells.client(job, count):
         pass
 
@@ -112,8 +111,8 @@ def test_a_job_tells_its_workers_memory(screen):
 def test_imports_begin_only_where_there_will_be_workers(screen, monkeypatch, threads, count, asked):
     begun = []
     monkeypatch.setattr(wells, "_method", lambda: begun.append("server"))
-    config, sheet = screen.project().config, screen.project().sheet
-    wells.begin_imports(wells.Job("ingest", "P1", config, sheet, threads=threads), ["A01"] * count)
+    job = wells.Job("ingest", "P1", screen.project(), threads=threads)
+    wells.begin_imports(job, ["A01"] * count)
     assert bool(begun) == asked
 
 

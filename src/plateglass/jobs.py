@@ -54,8 +54,7 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
     job = Job(
         stage=stage,
         plate=plate,
-        config=project.config,
-        sheet=project.sheet,
+        project=project,
         key=key,
         threads=threads,
         model=project.model_key() if project.has_model else None,
@@ -134,15 +133,21 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     """
     stage, plate = job.stage, job.plate
     ledger = project.ledger(stage, plate)
-    raw, given = None, {}
+    raw, usual, given = None, {}, {}
     if stage == "ingest":
         found = scan(project, plate)
         if found.doubt:
             raise DataError(found.doubt)
         raw, given = found.wells, {"found": found.listing}
-    wants = project.wants(stage, plate, raw)
+        if found.listing is not None:
+            from plateglass.layouts.usual import usual_format  # opens images: for ingest alone
+
+            given["usual"] = usual_format(found.listing)
+            usual = dict.fromkeys(found.listing.wells, str(given["usual"]))
+    wants = project.wants(stage, plate, raw, usual)
     if stage == "features":
         _freeze_units(project, plate)
+    unplanned = _judge_anew(project, plate, ledger, wants) if usual else None
     lost = markers.damaged(ledger, job.plate_dir, doubted) | _parts_lost(job, ledger)
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
@@ -175,9 +180,34 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
             f"plate {plate}: its files changed after this run was planned; what is there now was "
             "ingested, give the same command again for the rest"
         )
+    if unplanned:
+        raise DataError(unplanned)
     roots = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}
     root = roots.get(stage, job.store) / "zarr.json"
     return [root] if stage in roots and root.exists() else []
+
+
+def _judge_anew(project: Project, plate: str, ledger: Ledger, wants: dict[str, dict]) -> str | None:
+    """Note training wells that did not change and are judged by another format of the plate's images.
+
+    The plan could not know and may have left the networks out. Returns what to tell the user.
+    """
+    if plate not in project.training_plates():
+        return None
+    anew = {}
+    for well in {*project.classed(plate), *project.units_wells(plate, wants)} & ledger.keys():
+        made, wanted = ledger[well]["parts"], wants.get(well)
+        if wanted and made != wanted and made | {"usual": wanted["usual"]} == wanted:
+            anew[well] = wanted["usual"]
+    if not anew:
+        return None
+    usual = next(iter(anew.values()))
+    key = fingerprint(project.judged_anew(plate), usual)
+    write_atomically(project.state / "judged" / plate, key)
+    return (
+        f"plate {plate}: most of its images are {usual} now, so {len(anew)} training well(s) that did "
+        "not change were judged anew; give the same command again for what is made of them"
+    )
 
 
 def _freeze_units(project: Project, plate: str) -> None:

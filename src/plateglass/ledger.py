@@ -102,6 +102,7 @@ def todo(
     """
     names = {
         "in": "input changed",
+        "usual": "most images of the plate have another format now",
         "code": "the stage's code changed",
         "params": settings,
         "model": "the model changed",
@@ -115,7 +116,9 @@ def todo(
             reasons[well] = "new"
         elif entry["parts"] != parts:
             changed = [k for k in names if entry["parts"].get(k) != parts.get(k)]
-            reasons[well] = ", ".join(names[k] for k in changed)
+            reasons[well] = (
+                ", ".join(names[k] for k in changed) or "of another version of plateglass"
+            )
     reasons |= {well: "stored result is damaged" for well in damaged if well in wants}
     reasons |= {well: "removed" for well in ledger.keys() - wants.keys()}
     return reasons

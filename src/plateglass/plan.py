@@ -86,6 +86,11 @@ class Plan:
             if found.doubt:
                 self.refused[name] = found.doubt
                 continue
+            if name in self.project.config.run.accept_removed:
+                self.notes.append(
+                    f"plate {name}: as run.accept_removed names it, wells of which the images are gone "
+                    "are dropped, however many; take the name out again"
+                )
             if name in self.project.maps.lost:  # and run.missing_raw: keep
                 lost = self.project.maps.lost[name]
                 self.notes.append(f"{lost}; its copy of the last run is read")
@@ -200,7 +205,8 @@ class Plan:
                     for well, label in sorted(project.classed(plate).items())
                 ]
                 units = [(w, raw[plate][w]) for w in project.units_wells(plate, raw[plate])]
-                rows.append((plate, wells, units, self._left_behind(plate)))
+                anew = project.judged_anew(plate)
+                rows.append((plate, wells, units, self._left_behind(plate), anew))
             train_key = fingerprint(rows, own("ingest"), own("segment"), own("train"))
             train_key = on_basis(project, "train", SCREEN, train_key)
             if behind := self._waits_for():
@@ -389,6 +395,8 @@ class Plan:
         if stage == "ingest":
             return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost, named)
         known = project.wants(stage, plate)
+        if self._comes_back and stage in ("features", "attribute"):
+            known = {well: parts | {"model": self._comes_back} for well, parts in known.items()}
         for well, reason in pending.items():
             if reason != "removed" and well not in known:
                 known[well] = {}
@@ -442,6 +450,12 @@ class Plan:
                 return True
             unread |= any(self.raw[plate][w] != raw[w] for w in (units | labels) & raw.keys())
         return False if unread else None
+
+    @cached_property
+    def _comes_back(self) -> str | None:
+        """Key of the networks that training puts back, where they are lost."""
+        lost = self.project.trains and self.project.model_key() is None
+        return self.project.train_key() if lost else None
 
     def _units_change(self, plate: str) -> bool:
         """Whether wells that the plate's units are made from come, go, or are to be read again."""

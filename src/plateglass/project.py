@@ -1,5 +1,6 @@
 """A run's settings, sheet and platemaps, and what each well is to be made from."""
 
+import copy
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -72,6 +73,11 @@ class Project:
         project = cls(config, sheet, Platemaps(sheet, config))
         project._check_training()
         return project
+
+    def only(self, plate: str) -> "Project":
+        """The project as a worker on a plate's wells needs it: a plate of a thousand."""
+        sheet = (self.plate(plate),)
+        return Project(self.config, sheet, Platemaps(sheet, self.config))
 
     # ------------------------------------------------------------------ who is who
     @property
@@ -252,16 +258,28 @@ class Project:
         wanted = (stage.name for stage in STAGES.values() if stage.wells)
         return [name for name in wanted if name != "attribute" or self.has_model]
 
-    def wants(self, stage: str, plate: str, raw: dict[str, str] | None = None) -> dict[str, dict]:
+    def wants(
+        self,
+        stage: str,
+        plate: str,
+        raw: dict[str, str] | None = None,
+        usual: dict[str, str] | None = None,
+    ) -> dict[str, dict]:
         """Well → the parts its result is to be made from, by the ledger of the stage before.
 
-        ``raw`` is needed for ingest: signature of each well's files.
+        ``raw`` is needed for ingest: signature of each well's files. ``usual`` is the format by which
+        they are judged; the plan, which opens no image, takes it for what it was.
         """
         own = self.own(stage)
         if stage == "ingest":
             if raw is None:
                 raise ValueError("ingest is made from the raw listing")
-            return {well: {**own, "in": signature} for well, signature in raw.items()}
+            formats = {w: e["parts"].get("usual") for w, e in self.ledger(stage, plate).items()}
+            formats |= usual or {}
+            return {
+                well: {**own, "in": signature, "usual": formats.get(well)}
+                for well, signature in raw.items()
+            }
         if stage in ("features", "attribute"):
             own = {**own, "model": self.model_key() if self.has_model else None}
         before = self.ledger(STAGES[stage].after or "", plate).computed()
@@ -271,6 +289,16 @@ class Project:
             for well, parts in wants.items():
                 parts |= {"units": units, "controls": self.has_model and well in classed}
         return wants
+
+    def judged_anew(self, plate: str) -> str | None:
+        """Key of the times when training wells that did not change were judged by another format.
+
+        None where that never happened. Jobs note it, for no listing tells it to the plan.
+        """
+        try:
+            return (self.state / "judged" / plate).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
     def whole_key(self, stage: str, plate: str) -> str:
         """Content key of a plate's (or the screen's) tables or report as they would be made now.
@@ -318,14 +346,24 @@ class Project:
                     rows.append((plate, well, label, segmented[well]["key"]))
         return fingerprint("train", rows, self.own("train"))
 
-    def provenance(self) -> dict[str, Any]:
-        """What tables, stores and reports say of their making."""
+    def provenance(self, stage: str) -> dict[str, Any]:
+        """What a stage's tables, stores and reports say of their making.
+
+        Of it and of the stages before it, the versions and the settings that results depend on. What
+        no key of theirs holds would be told wrongly after it changed.
+        """
         from plateglass import __version__
 
+        unused = ("train", "attribute") if not self.has_model else () if self.trains else ("train",)
+        order = list(STAGES)
+        used = [name for name in order[: order.index(stage) + 1] if name not in unused]
+        made_by: dict[str, Any] = {}
+        for name in used:
+            _merge(made_by, self.settings(name))
         return {
             "plateglass": __version__,
-            "config": self.config.model_dump(mode="json", exclude={"run", "results", "plates"}),
-            "stages": {stage.name: stage.version for stage in STAGES.values()},
+            "config": made_by,
+            "stages": {name: STAGES[name].version for name in used},
             "model": self.model_key() if self.has_model else None,
         }
 
@@ -361,6 +399,15 @@ class Project:
                     f"hold wells out; labels in column {config.platemap.label!r} of the training "
                     f"plates: {', '.join(seen) or 'none'}"
                 )
+
+
+def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
+    """Settings that several stages have a share in (channels), in one."""
+    for name, value in more.items():
+        if isinstance(value, dict) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = copy.deepcopy(value)
 
 
 def _by_hash(wells: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from plateglass.errors import PlateglassError
 from plateglass.layouts import Listing, listing
@@ -48,7 +49,8 @@ def scan(
     Raises
     ------
     PlateglassError
-        A plate never seen before, or the settings of ingest are new: the mistake is in there.
+        A plate never seen before, or the settings of ingest are new and there are files: the mistake
+        is in the settings.
     """
     run, folder = project.config.run, project.plate(plate).path
     keep = run.missing_raw == "keep"
@@ -58,7 +60,8 @@ def scan(
         ledger = project.ledger("ingest", plate)
         known = _known(ledger)
         own = project.own("ingest")["params"]
-        if known and (keep or any(e["parts"]["params"] == own for e in ledger.values())):
+        as_before = any(entry["parts"]["params"] == own for entry in ledger.values())
+        if known and (keep or as_before or _away(folder)):
             return Raw(known, doubt=None if keep else str(error))
         raise
     now = signatures(found)
@@ -82,6 +85,14 @@ def scan(
         )
         return Raw(known, doubt=doubt)
     return Raw(now, sizes, listing=found, ignored=tuple(found.ignored))
+
+
+def _away(folder: Path) -> bool:
+    """Whether a plate's folder (or LoadData table) is out of reach, or the empty one of a share."""
+    try:
+        return not (folder.is_file() or any(folder.iterdir()))
+    except OSError:
+        return True
 
 
 def _known(ledger: Ledger) -> dict[str, str]:

@@ -12,7 +12,6 @@ import pandas as pd
 
 from plateglass import parts
 from plateglass.errors import DataError
-from plateglass.project import Project
 from plateglass.wells import Job
 
 COPIES = 0.9  # channels that correlate more than this show the same (docs/methods.md)
@@ -54,8 +53,7 @@ def plate_units(job: Job, plate: str | None = None) -> Units:
         None of the wells has a readable site.
     """
     job = job if plate is None else job.of(plate)
-    project = Project.read(job.config)
-    wells = project.units_made_from(job.plate)
+    wells = job.project.units_made_from(job.plate)
     rows = [parts.read(job.part("ingest", well)) for well in wells]
     sites = pd.concat(rows) if rows else pd.DataFrame()
     if sites.empty:

@@ -24,28 +24,34 @@ from plateglass.files import digest
 if TYPE_CHECKING:
     from plateglass.config import Config
     from plateglass.plates import Plate
+    from plateglass.project import Project
 
 CLUSTER_FROM = 5  # starting worker processes costs seconds: fewer wells than this run in the job
 WORKERS_WITHIN = 600  # seconds that a running cluster has to get a worker from a queue
 LOOK_EVERY = 2  # seconds without a result, after which a cluster is looked at
+ANSWERS_WITHIN = 120  # seconds that its scheduler may be too busy, or stopped, to answer
 
 
 @dataclass(frozen=True)
 class Job:
     """One stage of one plate (or of the screen). Picklable: workers get a copy.
 
-    ``known`` maps the wells already in the ledger to their content keys, ``model`` is the model's
-    key where there is one.
+    ``project`` is what the settings, the sheet and the platemaps said when the job began; they may be
+    edited since. ``known`` maps the wells already in the ledger to their content keys, ``model`` is
+    the model's key where there is one.
     """
 
     stage: str
     plate: str
-    config: "Config"
-    sheet: "tuple[Plate, ...]"
+    project: "Project"
     key: str = ""
     threads: int = 1
     model: str | None = None
     known: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> "Config":
+        return self.project.config
 
     @property
     def results(self) -> Path:
@@ -71,7 +77,7 @@ class Job:
 
     @property
     def entry(self) -> "Plate":
-        return next(plate for plate in self.sheet if plate.name == self.plate)
+        return self.project.plate(self.plate)
 
     def of(self, plate: str) -> "Job":
         """The same job's view of another plate (train reads all training plates)."""
@@ -292,9 +298,10 @@ def _spread(
 
     def submit(well: str) -> Any:
         known = {well: job.known[well]} if well in job.known else {}
-        alone = replace(job, sheet=(job.entry,), known=known)  # not a thousand plates to each well
+        alone = replace(job, project=own, known=known)
         return dask.submit(_attempt, function, alone, well, given, pure=False)
 
+    own = job.project.only(job.plate)  # not a thousand plates to each well
     watch, waiting, under_way = _Watch(dask, job), iter(wells), set()
     # not as_completed: it looks ten times a second, and can be left only by a result
     ended: SimpleQueue[Any] = SimpleQueue()
@@ -332,7 +339,7 @@ class _Lost(SetupError):
 class _Watch:
     """Waits for what a cluster computes, and looks at the cluster where nothing comes.
 
-    Every method raises ``_Lost`` where a running cluster's scheduler went away, or its last
+    Every method raises ``_Lost`` where a running cluster's scheduler went away or is silent, or its last
     worker did and no other joined in ``WORKERS_WITHIN`` seconds. A job's own workers are raised again
     by their nannies, and a well that ends too many of them is Dask's to report.
     """
@@ -377,7 +384,11 @@ class _Watch:
 
     def _look(self) -> None:
         try:
-            self.count = sum(self.dask.nthreads().values())
+            asked = self.dask.scheduler.ncores
+            within = ANSWERS_WITHIN if self.running else None
+            self.count = sum(self.dask.sync(asked, callback_timeout=within).values())
+        except TimeoutError as error:
+            raise self._gone(f"has not answered for {within} s") from error
         except OSError as error:
             if self.running:
                 raise self._gone() from error
@@ -398,12 +409,11 @@ class _Watch:
                 f"in {WORKERS_WITHIN} s; start `dask worker`"
             )
 
-    def _gone(self) -> _Lost:
+    def _gone(self, why: str = "went away in the middle") -> _Lost:
         # with a stack it would say that closing the client ends its attempts to reconnect
         logging.getLogger("distributed.client").disabled = True
         return self._lost(
-            f"the scheduler at {self.running} went away in the middle; start `dask scheduler` and "
-            "`dask worker`"
+            f"the scheduler at {self.running} {why}; start `dask scheduler` and `dask worker`"
         )
 
     def _lost(self, problem: str) -> _Lost:

@@ -98,13 +98,13 @@ def prepared(given: argparse.Namespace, scratch: Path) -> Job:
         plan = Plan(project)
         for stage in ("ingest", "segment"):
             jobs.run(project, stage, PLATE, plan.keys[PLATE, stage], 1)
-    return Job("train", PLATE, project.config, project.sheet)
+    return Job("train", PLATE, project)
 
 
 def cells(job: Job, scratch: Path) -> tuple[Pool, list[tuple[float, np.ndarray]]]:
     """The control wells as the networks learn from them; dose level and crops of treatment wells."""
     train.collect(job, scratch / "cells")
-    project, units = Project.read(job.config), plate_units(job)
+    project, units = job.project, plate_units(job)
     treated = []
     for well in sorted(project.ledger("segment", PLATE).computed()):
         about = project.maps[PLATE].get(well, {})

@@ -8,8 +8,9 @@ import pandas as pd
 from scipy import ndimage
 
 from plateglass import config as settings
-from plateglass import plates, store, synthetic, tables
+from plateglass import store, synthetic, tables
 from plateglass.colours import colours_of
+from plateglass.project import Project
 from plateglass.report import fields
 from plateglass.stages import report
 from plateglass.store.maps import write_maps
@@ -65,7 +66,7 @@ def make(
         "train": {"classes": CLASSES, "positive": "positive_control"} if model else {},
     }
     config = settings.parse(raw, folder)
-    job = Job("report", "screen", config, plates.read_sheet(config))
+    job = Job("report", "screen", Project.read(config))
     for number, name in enumerate(names):
         _plate(job.of(name), _platemap(number % 2 == 1, nasty), seed=number, model=model)
     if model:

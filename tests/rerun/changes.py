@@ -187,6 +187,12 @@ def an_evaluation_well_that_is_none_any_more(screen):
 
 
 @row()
+def an_evaluation_well_from_now_on(screen):
+    relabel(screen, "P2", "B01", "positive_control")
+    return wells(screen, ["P2"], ("features", "attribute"), ["B01"]) + ends("P2")
+
+
+@row()
 def a_dose_changed_in_the_platemap(screen):
     path = screen.folder / "raw/P2/platemap.csv"
     path.write_text(path.read_text().replace("translocin,4", "translocin,9"))
@@ -235,6 +241,15 @@ def a_plate_added_to_the_sheet(screen):
     screen.sheet["P3"] = {"path": "raw/P3", "train": "no"}
     screen.write()
     return wells(screen, ["P3"], WELL_STAGES) + ends("P3")
+
+
+@row()
+def a_plate_renamed_in_the_sheet(screen):
+    """Another plate, to all that is made of its name; what lay under the old one is deleted by hand."""
+    shutil.rmtree(screen.results / "P2")
+    screen.specs["P9"], screen.sheet["P9"] = screen.specs.pop("P2"), screen.sheet.pop("P2")
+    screen.write()
+    return wells(screen, ["P9"], WELL_STAGES) + ends("P9")
 
 
 @row()
@@ -319,6 +334,12 @@ def a_parameter_of_the_report(screen):
 @row()
 def a_parameter_of_ingest(screen):
     set_section(screen, "ingest", pixel_size_um=0.7)
+    return wells(screen, ["P1", "P2"], ["ingest", "segment"]) + anew(screen)
+
+
+@row()
+def which_files_are_a_channels(screen):
+    set_section(screen, "channels", Actin={"match": "Marker"}, Marker={"match": "Actin"})
     return wells(screen, ["P1", "P2"], ["ingest", "segment"]) + anew(screen)
 
 

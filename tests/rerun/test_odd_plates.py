@@ -21,9 +21,9 @@ from changes import (
 )
 
 from plateglass import jobs
-from plateglass.errors import DataError, UserError
+from plateglass.errors import DataError, SetupError, UserError
 from plateglass.stages import SCREEN, STAGES
-from screen import Screen, assert_same
+from screen import WELLS, Screen, assert_same
 
 
 def blank(screen, plate, well):
@@ -113,15 +113,20 @@ def test_a_training_plate_refused_with_unlabelled_pixels_holds_nobody_up(screen,
 
 @pytest.mark.long
 @pytest.mark.parametrize("plate", ["P1", "P2"])
-@pytest.mark.parametrize("what", ["a setting", "its platemap and an image"])
+@pytest.mark.parametrize("what", ["ingest", "segment", "its platemap and an image"])
 def test_a_refused_plate_that_comes_back_to_changes_equals_a_run_from_scratch(
     screen, tmp_path, plate, what
 ):
     """What the screen is made of meanwhile (networks, tables) is made again."""
+    changed = {
+        "ingest": {"z_step_um": 2.0},
+        "segment": {"cells": {"channel": "Actin", "reach_um": 12}},
+    }
     raw = screen.folder / "raw" / plate
-    gone = raw if what == "a setting" else raw / "platemap.csv"
-    if what == "a setting":
-        set_section(screen, "segment", cells={"channel": "Actin", "reach_um": 12})
+    gone = raw / "platemap.csv"
+    if what in changed:
+        gone = raw
+        set_section(screen, what, **changed[what])
     else:
         screen.replace_image(plate, "A02")
     gone.rename(screen.folder / "away")
@@ -182,12 +187,75 @@ def test_most_wells_gone_is_doubted_until_accepted(screen):
     assert screen.plan().refused == {} and screen.plan().reasons == {}
     for well in ("A02", "A03", "A05", "A06", "B01"):  # units' wells too: what is left is redone
         remove_images(screen, "P2", well)
-    set_section(screen, "run", accept_removed=["P2"])
+    set_section(screen, "run", missing_raw="keep")
+    part = screen.results / ".plateglass/parts/P2/ingest/A02.arrow"
+    content = part.read_bytes()
+    part.unlink()  # and nothing to make it anew from
+    with pytest.raises(SetupError, match=r"A02 must be read again .* no images are in .*raw/P2\."):
+        screen.run()
+    part.write_bytes(content)
+    set_section(screen, "run", missing_raw="refuse", accept_removed=["P2"])
+    assert [note for note in screen.plan().notes if "as run.accept_removed names it" in note]
     left = ["A01", "A04", "B02"]
     wanted = wells(screen, ["P2"], ("features", "attribute"), left) + ends("P2")
     assert sorted(screen.run()) == sorted(wanted)
     assert set(screen.tables()["P2/cells.parquet"]["Metadata_Well"]) == set(left)
     assert screen.plan().reasons == {}
+
+
+def test_images_gone_that_a_loaddata_table_still_names_are_doubted(tmp_path):
+    screen = Screen(tmp_path, train=False)
+    table = ["Metadata_Well," + ",".join(f"FileName_{channel}" for channel in CHANNELS)]
+    for well in WELLS:
+        table.append(",".join([well, *(screen.raw("P2", well, c).name for c in CHANNELS)]))
+    (tmp_path / "raw/P2/load_data.csv").write_text("\n".join(table))
+    screen.sheet["P2"]["layout"] = "loaddata"
+    screen.write()
+    screen.run()
+    kept = remove_images(screen, "P2", "A02")
+    for well in ("A03", "A04", "A05"):  # half of them is no doubt, one more is
+        assert screen.plan().refused == {}
+        kept |= remove_images(screen, "P2", well)
+    assert screen.plan().refused == {}
+    for gone in (["A06"], ["A01", "B01", "B02"]):  # the last: nothing that the table names
+        for well in gone:
+            kept |= remove_images(screen, "P2", well)
+        plan = screen.plan()
+        assert "load_data.csv" in plan.refused["P2"] or "5 of 8 known" in plan.refused["P2"]
+        assert plan.reasons == {}
+    put_back(kept)
+    assert screen.plan().refused == {} and screen.plan().reasons == {}
+
+
+def crop(screen, plate, *names):
+    """Images of these wells with fewer rows: another format than the other wells'."""
+    for well in names:
+        for channel in CHANNELS:
+            path = screen.raw(plate, well, channel)
+            tifffile.imwrite(path, tifffile.imread(path)[:-16])
+
+
+@pytest.mark.parametrize("plate", [pytest.param("P1", marks=pytest.mark.long), "P2"])
+def test_wells_are_judged_anew_where_other_images_turn_the_plates_format(screen, plate, tmp_path):
+    """Also training wells (P1), of which the plan could not know: the user is asked to go on."""
+
+    def run():
+        if plate == "P1":
+            with pytest.raises(DataError, match=r"training .* judged anew; give the same command"):
+                screen.run()
+        screen.run()
+        assert screen.plan().reasons == {}
+        return {well for of, well, _ in jobs.quarantined(screen.project()) if of == plate}
+
+    whole = screen.raw(plate, "A02").parent
+    shutil.copytree(whole, tmp_path / "whole")
+    crop(screen, plate, "A01", "A02", "A04", "A05", "B01")  # five of eight
+    assert run() == {"A03", "A06", "B02"}
+    for well in ("A02", "B01"):  # five are whole again
+        for path in (tmp_path / "whole").glob(f"*_{well}_*"):
+            shutil.copy2(path, whole / path.name)
+    assert run() == {"A01", "A04", "A05"}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
 
 
 def test_same_size_and_time_is_seen_by_ctime_alone(screen):

@@ -51,7 +51,7 @@ class Plate:
                 self.well(name, well)
 
     def job(self, plate):
-        return Job("aggregate", plate, self.project.config, self.project.sheet)
+        return Job("aggregate", plate, self.project)
 
     def well(self, plate, well, cells=5, seed=None):
         """Parts of two sites; ``cells`` in each; values from the well's own seed."""
@@ -268,7 +268,7 @@ def test_tables_say_what_made_them_and_are_the_same_again(tmp_path):
     for name in TABLES:
         assert (folder / f"{name}.parquet").read_bytes() == before[name]
         said = tables.provenance(folder / f"{name}.parquet")
-        assert said == plate.project.provenance()
+        assert said == plate.project.provenance("aggregate")
         assert said["stages"]["aggregate"] >= 1
 
 
@@ -301,7 +301,7 @@ def test_the_screen_has_one_feature_set(tmp_path):
     assert "Cells_AreaShape_EulerNumber" not in left
     assert len({"Nuclei_AreaShape_Perimeter", "Nuclei_AreaShape_Area"} & set(left)) == 1
     assert "Cells_AreaShape_Area" in left
-    assert tables.provenance(path) == plate.project.provenance()
+    assert tables.provenance(path) == plate.project.provenance("aggregate")
 
 
 @pytest.mark.parametrize(

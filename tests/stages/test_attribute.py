@@ -8,7 +8,7 @@ import yaml
 import zarr
 
 from plateglass import config as settings
-from plateglass import crops, parts, plates, store
+from plateglass import crops, parts, store
 from plateglass.errors import UserError
 from plateglass.explain import pcim
 from plateglass.explain.fidelity import cell_share
@@ -57,7 +57,7 @@ class Plate:
         (folder / "map.csv").write_text("well,role\n" + rows)
         (folder / "config.yaml").write_text(yaml.safe_dump(self.settings))
         config = settings.read(folder / "config.yaml")
-        self.job = Job("attribute", "P1", config, plates.read_sheet(config), model="m")
+        self.job = Job("attribute", "P1", Project.read(config), model="m")
         self.units = attribute.Units({"DNA": 100.0, "GFP": 100.0}, {"DNA": 500.0, "GFP": 400.0})
         torch.manual_seed(0)
         networks = {f"seed0.{kind}": rebuild(INFO).eval() for kind in ("final", "fold0", "fold1")}

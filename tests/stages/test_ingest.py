@@ -11,8 +11,9 @@ import tifffile
 import yaml
 
 from plateglass import config as settings
-from plateglass import parts, plates, store
+from plateglass import parts, store
 from plateglass.measure import quality
+from plateglass.project import Project
 from plateglass.stages import ingest
 from plateglass.wells import Job
 
@@ -55,7 +56,7 @@ class Raw:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.settings, sort_keys=False))
         config = settings.read(self.folder / "config.yaml")
         known = dict.fromkeys(known, "known")
-        return Job("ingest", "P1", config, plates.read_sheet(config), key, threads, known=known)
+        return Job("ingest", "P1", Project.read(config), key, threads, known=known)
 
     def ingest(self, *wells, known=(), threads=1):
         """Run the job; well → Result."""

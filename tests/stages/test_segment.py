@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from plateglass import config as settings
-from plateglass import parts, plates, store
+from plateglass import parts, store
 from plateglass.errors import DataError
 from plateglass.models import nuclei
+from plateglass.project import Project
 from plateglass.stages import segment
 from plateglass.wells import Job
 
@@ -46,7 +47,7 @@ def job(tmp_path, monkeypatch):
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
     config = settings.read(tmp_path / "config.yaml")
-    made = Job("segment", "P1", config, plates.read_sheet(config), "key")
+    made = Job("segment", "P1", Project.read(config), "key")
     fields = {
         "A01": {3: squares([(10, 10), (30, 50)]), 7: squares([(20, 0)])},
         "B02": {1: squares([])},

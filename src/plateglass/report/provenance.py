@@ -9,7 +9,7 @@ from plateglass.project import Project
 
 def foot(project: Project) -> dict[str, Any]:
     """Version, stage versions, model key and the settings, as lines and as YAML."""
-    made = project.provenance()
+    made = project.provenance("report")
     stages = ", ".join(f"{name} {version}" for name, version in made["stages"].items())
     return {
         "lines": [

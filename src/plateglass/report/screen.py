@@ -61,8 +61,7 @@ def build(job: Job) -> tuple[str, dict[str, str]]:
 
 def _with_tables(job: Job) -> list[str]:
     """The sheet's plates that have tables: a refused plate may have none."""
-    names = sorted(plate.name for plate in job.sheet)
-    return [name for name in names if (job.results / name / "wells.parquet").exists()]
+    return [name for name in job.project.names if (job.results / name / "wells.parquet").exists()]
 
 
 def _figures(subject: Subject, plate: str) -> dict[str, assay.Interval]:

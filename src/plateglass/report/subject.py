@@ -39,7 +39,7 @@ class Subject:
     @classmethod
     def read(cls, job: Job, plates: list[str]) -> "Subject":
         """Read the tables of ``plates``; DamageError where one is missing."""
-        project = Project.read(job.config)
+        project = job.project
         found: dict[str, list[pd.DataFrame]] = {"wells": [], "sites": []}
         model = None
         if project.has_model:

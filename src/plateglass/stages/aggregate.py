@@ -27,8 +27,8 @@ NUMBER = r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
 
 def run_plate(job: Job) -> None:
     """Write ``cells``, ``sites``, ``wells`` and ``wells_normalized`` of a plate."""
-    project = Project.read(job.config)
-    provenance = project.provenance()
+    project = job.project
+    provenance = project.provenance("aggregate")
     wells = sorted(project.ledger("features", job.plate).computed(), key=well_order)
     platemap = platemap_columns(project.maps[job.plate])
     left = _left(project, job.plate)
@@ -67,7 +67,7 @@ def run_plate(job: Job) -> None:
 
 def run_screen(job: Job) -> None:
     """Write ``screen/wells_selected``: the normalised wells of all plates with one feature set."""
-    project = Project.read(job.config)
+    project = job.project
     paths = [job.results / plate / "wells_normalized.parquet" for plate in project.names]
     paths = [path for path in paths if path.exists()]  # a refused plate may have none
     if not paths:
@@ -76,7 +76,9 @@ def run_screen(job: Job) -> None:
     together = pd.concat([tables.read(path) for path in paths], ignore_index=True)
     chosen = selected(together, list(job.config.aggregate.select))
     path = job.results / SCREEN / "wells_selected.parquet"
-    tables.write(path, chosen, project.provenance(), tables.only(schema, list(chosen.columns)))
+    tables.write(
+        path, chosen, project.provenance("aggregate"), tables.only(schema, list(chosen.columns))
+    )
 
 
 def platemap_columns(rows: dict[str, dict[str, str]]) -> pd.DataFrame:

@@ -21,7 +21,6 @@ from plateglass.explain.pcim import RECIPES, pcim
 from plateglass.models import device
 from plateglass.models.batches import Batches
 from plateglass.models.recipe import Model, judge_of, load_model
-from plateglass.project import Project
 from plateglass.store.maps import write_maps
 from plateglass.units import Units, plate_units
 from plateglass.wells import Job, Result, each
@@ -62,7 +61,7 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
         classes=list(model.info["classes"]),
         networks=networks,
     )
-    version = Project.read(job.config).provenance()
+    version = job.project.provenance("attribute")
     for well, maps in _gathered(job, model, drawn):
         yield well if maps is None else _write(job, well, maps, version)
 

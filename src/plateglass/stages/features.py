@@ -19,7 +19,6 @@ from plateglass.models import device
 from plateglass.models.batches import Batches
 from plateglass.models.controls import Draws, Views
 from plateglass.models.recipe import FINAL, Model, judge_of, load_model
-from plateglass.project import Project
 from plateglass.units import Units, plate_units
 from plateglass.wells import Job, Result, each
 
@@ -67,7 +66,7 @@ def _through(job: Job, model: Model, prepared: Iterator) -> Iterator[Result]:
     """Prepared wells through the networks, in batches that cross the wells of one kind."""
     model.to(device.choose(job.config.run.device))
     views = Views(model)
-    classed = Project.read(job.config).classed(job.plate)
+    classed = job.project.classed(job.plate)
     kinds: dict[tuple, Batches] = {}
     for well in prepared:
         if isinstance(well, Result):

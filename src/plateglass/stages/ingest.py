@@ -2,12 +2,11 @@
 
 A site that cannot be read is left out with its reason, the well's others go on; a well without a
 readable site is quarantined. What is stored of a well depends on its files and on the settings; the
-plate's format (see `_usual`) only decides what is refused.
+plate's usual format only decides what is refused.
 """
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,19 +18,36 @@ from plateglass import __version__, parts, store
 from plateglass.errors import DataError, SetupError
 from plateglass.files import digest
 from plateglass.layouts import Listing, Plane, listing, tiff
+from plateglass.layouts.usual import usual_format
 from plateglass.measure import quality
 from plateglass.stages import STAGES
 from plateglass.wells import Job, Result, each
 
-SAMPLED = 9  # wells whose first file tells what the plate's images are like
 _listings: dict[tuple[str, str], Listing] = {}
 
 
-def run(job: Job, wells: list[str], found: Listing | None = None) -> Iterator[Result]:
-    """Ingest these wells in Dask workers; one Result a well. ``found`` is the plate's index."""
+def run(
+    job: Job, wells: list[str], found: Listing | None = None, usual: tiff.Format | None = None
+) -> Iterator[Result]:
+    """Ingest these wells in Dask workers; one Result a well.
+
+    ``found`` is the plate's index, ``usual`` what its images are like (both are looked up if None).
+
+    Raises
+    ------
+    SetupError
+        Before anything is written: a well that ``run.missing_raw: keep`` kept is to be read again.
+    """
     found = found or listing(job.entry, job.config)
+    if gone := [well for well in wells if well not in found.wells]:
+        raise SetupError(
+            f"plate {job.plate}: {', '.join(gone[:6])} must be read again (ingest's settings changed, or "
+            f"what was stored is damaged), but no images are in {found.folder}. Bring them back, or take "
+            "the change back; or drop what is gone: run.missing_raw: refuse, and run.accept_removed: "
+            f"[{job.plate}]"
+        )
     _listings[job.plate, job.key] = found
-    usual = _usual(found)
+    usual = usual or usual_format(found)
     sized = job.config.ingest.pixel_size_um or found.pixel_size_um or usual.pixel_size_um
     if sized is None:
         print(
@@ -187,33 +203,6 @@ def _site(
                 f"{site}, {channel}: {len(stack)} z planes, the plate's images have {usual.pages}"
             )
     return np.stack(list(stacks.values()))
-
-
-def _usual(found: Listing) -> tiff.Format:
-    """What most images of the plate are like, by the headers of some wells' first sites.
-
-    `pages` is the number of z planes, in the file or by name. Wells evenly spread over the plate,
-    the same whatever is to be done; a file that cannot be read has no vote.
-    """
-    wells = sorted(found.wells)
-    votes: Counter[tuple] = Counter()
-    size = None
-    for at in dict.fromkeys(np.linspace(0, len(wells) - 1, SAMPLED).round().astype(int)):
-        planes = found.planes(wells[at])
-        planes = [plane for plane in planes if plane.site == planes[0].site]
-        levels = Counter(plane.channel for plane in planes)
-        for plane in {plane.channel: plane for plane in planes}.values():
-            try:
-                header = tiff.header(found.folder / plane.file)
-            except DataError:
-                continue
-            by_name = plane.page is not None or levels[plane.channel] > 1
-            depth = levels[plane.channel] if by_name else header.pages
-            votes[header.shape, header.dtype, depth] += 1
-            size = size or header.pixel_size_um
-    if not votes:
-        return tiff.Format((0, 0), "unreadable", 0)
-    return tiff.Format(*votes.most_common(1)[0][0], pixel_size_um=size)
 
 
 def _measure(image: np.ndarray, channels: list[str]) -> dict:

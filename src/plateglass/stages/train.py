@@ -23,7 +23,6 @@ from plateglass.models.controls import Donors, Draws, Views, draw
 from plateglass.models.pool import Pool, Well, centre
 from plateglass.models.recipe import Model, save_model
 from plateglass.models.training import MARGIN, Trained
-from plateglass.project import Project
 from plateglass.units import COPIES, Units, plate_units
 from plateglass.wells import Job
 
@@ -61,7 +60,7 @@ def run(job: Job) -> None:
     alone = judge_alone(trained, pool, folds, settings.crop) if settings.controls else None
     torch.set_num_threads(threads)
     folder = job.results / "screen" / "model"
-    provenance = {**Project.read(job.config).provenance(), "model": key}
+    provenance = {**job.project.provenance("train"), "model": key}
     rows = [row for t in trained.values() for row in t.history]
     (folder / "model.json").unlink(missing_ok=True)  # an old model never stands beside new tables
     tables.write(folder / "history.parquet", pd.DataFrame(rows), provenance)
@@ -85,7 +84,7 @@ def collect(job: Job, folder: Path) -> None:
         A class has fewer than two wells with cells, so none can be held out.
     """
     settings = job.config.train
-    project = Project.read(job.config)
+    project = job.project
     count = dict.fromkeys(settings.classes, 0)
 
     def wells() -> Iterator[Well]:
