@@ -29,6 +29,8 @@ RESTORE = (
     'ln -f "$d/${f##*/}" "$f" 2>/dev/null || cp "$d/${f##*/}" "$f" || exit 1; done; }; restore'
 )
 
+MOST_SHOWN = 12  # plates whose reports are named one by one in the last words
+
 # While the Snakefile is read the command line alone tells; Snakemake takes what argparse abbreviates.
 UNLOCK = {"--unlock", "--unloc", "--unlo", "--unl"}
 
@@ -180,6 +182,14 @@ class Workflow:
             return files
         return [file for file in files if not os.path.exists(file)]  # noqa: PTH110
 
+    def memory(self, job: int, worker: int) -> Callable[..., int]:
+        """Resource function: megabytes for a job's own process and for each of its workers."""
+
+        def megabytes(wildcards: Any, threads: int) -> int:
+            return job + worker * (self.config.run.workers or threads)
+
+        return megabytes
+
     def why(self, stage: str, plate: str | None = None) -> Callable[..., str]:
         """Params function: the reason. Its ``input`` argument keeps it out of the triggers."""
 
@@ -241,7 +251,8 @@ class Workflow:
             f"Done in {took}. Where to look:",
             f"  report   {self.results}/screen/report.html",
         ]
-        lines += [f"           {self.results}/{plate}/report.html" for plate in plates]
+        shown = plates if len(plates) <= MOST_SHOWN else ["<plate>"]
+        lines += [f"           {self.results}/{plate}/report.html" for plate in shown]
         lines += [
             f"  tables   {self.results}/<plate>/cells.parquet, sites, wells, wells_normalized"
         ]

@@ -28,7 +28,7 @@ def lines():
 def screen(tmp_path):
     page = (ROOT / "docs/slurm.md").read_text()
     (given,) = re.findall(r"^run: \{dask: \{scheduler: (\S+)\}\}", page, re.M)
-    screen = Screen(tmp_path / "screen", train=False)
+    screen = Screen(tmp_path / "config", train=False)  # beside a Snakefile, as the page has it
     screen.settings["run"] = {"dask": {"scheduler": given}}
     screen.write()
     return screen
@@ -36,12 +36,12 @@ def screen(tmp_path):
 
 @pytest.fixture
 def started(slurm, disturbance, lines, screen):
-    """Both batch jobs under way, from the folder of the settings."""
+    """Both batch jobs under way, from the folder above that of the settings."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # an activated environment
     for line in lines:
         subprocess.run(
             line, shell=True, check=True, timeout=120,
-            cwd=screen.folder, env={**os.environ, "PATH": path},
+            cwd=screen.folder.parent, env={**os.environ, "PATH": path},
         )  # fmt: skip
     yield
     subprocess.run(["scancel", "--name", "dask"], check=True)

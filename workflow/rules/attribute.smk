@@ -10,7 +10,7 @@ rule attribute:
         "../../envs/plateglass.yaml"
     threads: 16
     resources:
-        mem_mb=4000,
+        mem_mb=memory(job=2000, worker=600),
         runtime=240,
     params:
         run=command("attribute"),

@@ -10,7 +10,7 @@ rule features:
         "../../envs/plateglass.yaml"
     threads: 16
     resources:
-        mem_mb=4000,
+        mem_mb=memory(job=2000, worker=700),
         runtime=240,
     params:
         run=command("features"),

@@ -26,7 +26,7 @@ rule ingest:
         "../../envs/plateglass.yaml"
     threads: 16
     resources:
-        mem_mb=2000,
+        mem_mb=memory(job=1000, worker=300),
         runtime=60,
     params:
         run=command("ingest"),

@@ -4,10 +4,11 @@ from plateglass.workflow import Workflow
 PLATEGLASS = Workflow(workflow, config)
 RESULTS = PLATEGLASS.results
 RESTORE = PLATEGLASS.restore
-command, after, tables_of, why, put_back = (
+command, after, tables_of, memory, why, put_back = (
     PLATEGLASS.command,
     PLATEGLASS.after,
     PLATEGLASS.tables,
+    PLATEGLASS.memory,
     PLATEGLASS.why,
     PLATEGLASS.put_back,
 )

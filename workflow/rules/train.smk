@@ -10,7 +10,7 @@ rule train:
         "../../envs/plateglass.yaml"
     threads: 16
     resources:
-        mem_mb=8000,
+        mem_mb=memory(job=2000, worker=800),
         runtime=480,
     params:
         run=command("train"),

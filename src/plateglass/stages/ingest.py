@@ -51,7 +51,7 @@ def run(
     sized = job.config.ingest.pixel_size_um or found.pixel_size_um or usual.pixel_size_um
     if sized is None:
         print(
-            f"{job.plate}: the images do not tell their pixel size, 1 µm is written; set "
+            f"note: {job.plate}: the images do not tell their pixel size, 1 µm is taken; set "
             "ingest.pixel_size_um"
         )
     return each(job, one_well, wells, usual=usual, display=_display_before(job))
