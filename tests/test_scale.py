@@ -152,7 +152,7 @@ def test_ingest_lists_its_plate_once_and_hands_the_index_on(settings, monkeypatc
         module = stand_in(stage)
         if stage == "ingest":
             inner = module.run
-            module.run = lambda job, wells, found=None, usual=None: (
+            module.run = lambda job, wells, found=None, **more: (
                 given.append(found) or inner(job, wells)
             )
         return module

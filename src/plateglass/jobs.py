@@ -18,7 +18,7 @@ from plateglass.files import digest, write_atomically
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, ingest_key
 from plateglass.project import Project
-from plateglass.raw import scan
+from plateglass.raw import scan, unreadable
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result, begin_imports, peak_mb, peak_worker_mb
 
@@ -133,27 +133,29 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     """
     stage, plate = job.stage, job.plate
     ledger = project.ledger(stage, plate)
-    raw, usual, given = None, {}, {}
+    raw, usual, kept, unplanned, given = None, {}, frozenset(), None, {}
     if stage == "ingest":
         found = scan(project, plate)
         if found.doubt:
             raise DataError(found.doubt)
-        raw, given = found.wells, {"found": found.listing}
+        raw, kept = found.wells, found.kept
         if found.listing is not None:
             from plateglass.layouts.usual import usual_format  # opens images: for ingest alone
 
-            given["usual"] = usual_format(found.listing)
+            given = {"found": found.listing, "usual": usual_format(found.listing)}
             usual = dict.fromkeys(found.listing.wells, str(given["usual"]))
+            unplanned = _judge(project, plate, str(given["usual"]))
     wants = project.wants(stage, plate, raw, usual)
     if stage == "features":
         _freeze_units(project, plate)
-    unplanned = _judge_anew(project, plate, ledger, wants) if usual else None
     lost = markers.damaged(ledger, job.plate_dir, doubted) | _parts_lost(job, ledger)
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     if stage == "ingest" and doubted:  # a job may have been killed before it noted what it stored
         gone = sorted({*gone, *store.wells(job.store)} - wants.keys())
     wells = sorted(reasons.keys() - set(gone))
+    if why := unreadable(plate, kept, wells):
+        raise DataError(why)
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
     if wells or gone or stage == "ingest":  # ingest: channels may have other colours
         begin_imports(job, wells)
@@ -187,26 +189,22 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     return [root] if stage in roots and root.exists() else []
 
 
-def _judge_anew(project: Project, plate: str, ledger: Ledger, wants: dict[str, dict]) -> str | None:
-    """Note training wells that did not change and are judged by another format of the plate's images.
+def _judge(project: Project, plate: str, usual: str) -> str | None:
+    """Note the usual format of a plate's images; returns what to tell the user where it changed.
 
-    The plan could not know and may have left the networks out. Returns what to tell the user.
+    The plan could not know, and left out networks whose training wells are judged by it.
     """
-    if plate not in project.training_plates():
+    before, changes = project.judged(plate)
+    if usual == before:
         return None
-    anew = {}
-    for well in {*project.classed(plate), *project.units_wells(plate, wants)} & ledger.keys():
-        made, wanted = ledger[well]["parts"], wants.get(well)
-        if wanted and made != wanted and made | {"usual": wanted["usual"]} == wanted:
-            anew[well] = wanted["usual"]
-    if not anew:
+    changes += before is not None
+    note = json.dumps({"usual": usual, "changes": changes})
+    write_atomically(project.state / "judged" / f"{plate}.json", note)
+    if before is None or not project.trains or plate not in project.training_plates():
         return None
-    usual = next(iter(anew.values()))
-    key = fingerprint(project.judged_anew(plate), usual)
-    write_atomically(project.state / "judged" / plate, key)
     return (
-        f"plate {plate}: most of its images are {usual} now, so {len(anew)} training well(s) that did "
-        "not change were judged anew; give the same command again for what is made of them"
+        f"plate {plate}: most wells that were looked at have images of {usual} now, of {before} before; "
+        "training wells are judged by it: give the same command again for what is made of them"
     )
 
 
@@ -224,7 +222,9 @@ def _record(job: Job, ledger: Ledger, parts: dict, result: Result) -> None:
     """One line of the ledger, and one of the log."""
     result.sign(job.plate_dir)
     if result.quarantine is None:
-        made_from = parts if result.content is None else {**parts, "in": result.content}
+        made_from = parts
+        if result.content is not None:  # which tells what became of the well, whatever judged it
+            made_from = {k: v for k, v in parts.items() if k != "usual"} | {"in": result.content}
         key = fingerprint(job.stage, made_from)
         same = job.known.get(result.well) == key
         entry = {"parts": parts, "key": key, "files": result.stored}

@@ -102,7 +102,7 @@ def todo(
     """
     names = {
         "in": "input changed",
-        "usual": "most images of the plate have another format now",
+        "usual": "most wells that were looked at have images of another format now",
         "code": "the stage's code changed",
         "params": settings,
         "model": "the model changed",

@@ -21,7 +21,7 @@ from plateglass.errors import PlateglassError, SetupError, UserError
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plates import well_order
 from plateglass.project import Project
-from plateglass.raw import Raw, scan
+from plateglass.raw import Raw, scan, unreadable
 from plateglass.stages import SCREEN, STAGES
 
 ROOM = 1.5  # bytes of a store for a byte of raw images, generously
@@ -66,6 +66,7 @@ class Plan:
         self.notes: list[str] = []
         self.raw: dict[str, dict[str, str]] = {}
         self._bytes: dict[str, dict[str, int]] = {}
+        self._kept: dict[str, frozenset[str]] = {}
         self._listed: dict[str, tuple[dict[str, str], str]] = {}
         self._have = markers.known(project)
         self._scan()
@@ -83,10 +84,12 @@ class Plan:
                 problems.append(str(found))
                 continue
             self.raw[name], self._bytes[name] = found.wells, found.bytes
+            self._kept[name] = found.kept
             if found.doubt:
                 self.refused[name] = found.doubt
                 continue
-            if name in self.project.config.run.accept_removed:
+            run = self.project.config.run
+            if name in run.accept_removed and run.missing_raw != "keep":
                 self.notes.append(
                     f"plate {name}: as run.accept_removed names it, wells of which the images are gone "
                     "are dropped, however many; take the name out again"
@@ -205,8 +208,9 @@ class Plan:
                     for well, label in sorted(project.classed(plate).items())
                 ]
                 units = [(w, raw[plate][w]) for w in project.units_wells(plate, raw[plate])]
-                anew = project.judged_anew(plate)
-                rows.append((plate, wells, units, self._left_behind(plate), anew))
+                _, changes = project.judged(plate)
+                row = plate, wells, units, self._left_behind(plate)
+                rows.append((*row, changes) if changes else row)
             train_key = fingerprint(rows, own("ingest"), own("segment"), own("train"))
             train_key = on_basis(project, "train", SCREEN, train_key)
             if behind := self._waits_for():
@@ -300,6 +304,8 @@ class Plan:
         if listed is not self.raw[plate]:  # wells told as they were
             key = ingest_key(project, plate, self.raw[plate])
         pending = self._ask_wells("ingest", plate, key, {})
+        if why := unreadable(plate, self._kept[plate], pending):
+            self.refused.setdefault(plate, why)
         key = fingerprint("segment", key, project.own("segment"), None)
         key = on_basis(project, "segment", plate, key)
         # labels lie in the store that ingest writes to: look

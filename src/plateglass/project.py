@@ -59,6 +59,7 @@ class Project:
     sheet: tuple[plates.Plate, ...]
     maps: Platemaps
     _own: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    _until: dict[str, str] = field(default_factory=dict, repr=False)
     _settings: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     _labels: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
     _platemaps: dict[str, str] = field(default_factory=dict, repr=False)
@@ -201,14 +202,15 @@ class Project:
     def basis(self, stage: str, plate: str) -> str:
         """Digest of what settings and platemaps say of a job: the end of its key.
 
-        A job reads them anew. By this it knows whether they are those that its key was made of.
+        A job reads them anew. By this it knows whether they are those that its key was made of; those
+        of the stages before it too, which it may ask or print.
         """
         maps: Any = None
         if stage == "ingest":
             maps = self.config.colours  # no result, but viewers and reports paint by them
-        elif stage == "aggregate" and plate != SCREEN:
+        elif stage in ("aggregate", "report") and plate != SCREEN:
             maps = self.platemap_key(plate)
-        elif stage == "features":
+        elif stage in ("features", "attribute"):
             called = sorted(self.classed(plate)) if self.has_model else []
             maps = called, self.negatives(plate, self.labels(plate))
         elif stage == "train":
@@ -217,7 +219,15 @@ class Project:
                 for name in self.training_plates()
             ]
         model = self.model_key() if self.config.train.model is not None else None
-        return fingerprint(self.own(stage), maps, model)[:BASIS]
+        if stage not in self._until:
+            self._until[stage] = fingerprint([self.own(name) for name in self._used(stage)])
+        return fingerprint(self._until[stage], maps, model)[:BASIS]
+
+    def _used(self, stage: str) -> list[str]:
+        """The stage and those before it, as far as this project has them."""
+        unused = ("train", "attribute") if not self.has_model else () if self.trains else ("train",)
+        order = list(STAGES)
+        return [name for name in order[: order.index(stage) + 1] if name not in unused]
 
     def settings(self, stage: str) -> dict[str, Any]:
         """The settings that a stage's results depend on, named as in their file."""
@@ -274,12 +284,12 @@ class Project:
         if stage == "ingest":
             if raw is None:
                 raise ValueError("ingest is made from the raw listing")
-            formats = {w: e["parts"].get("usual") for w, e in self.ledger(stage, plate).items()}
-            formats |= usual or {}
-            return {
-                well: {**own, "in": signature, "usual": formats.get(well)}
-                for well, signature in raw.items()
-            }
+            known = {w: e["parts"].get("usual") for w, e in self.ledger(stage, plate).items()}
+            wants = {well: {**own, "in": signature} for well, signature in raw.items()}
+            for well, judged_by in (known | (usual or {})).items():
+                if well in wants and judged_by is not None:
+                    wants[well]["usual"] = judged_by
+            return wants
         if stage in ("features", "attribute"):
             own = {**own, "model": self.model_key() if self.has_model else None}
         before = self.ledger(STAGES[stage].after or "", plate).computed()
@@ -290,15 +300,17 @@ class Project:
                 parts |= {"units": units, "controls": self.has_model and well in classed}
         return wants
 
-    def judged_anew(self, plate: str) -> str | None:
-        """Key of the times when training wells that did not change were judged by another format.
+    def judged(self, plate: str) -> tuple[str | None, int]:
+        """The usual format by which ingest judged a plate's wells, and how often it has changed.
 
-        None where that never happened. Jobs note it, for no listing tells it to the plan.
+        Jobs note it, since no listing tells it to the plan: wells that did not change may be in
+        quarantine now, or out of it.
         """
         try:
-            return (self.state / "judged" / plate).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
+            found = json.loads((self.state / "judged" / f"{plate}.json").read_text())
+            return found["usual"], found["changes"]
+        except (FileNotFoundError, KeyError, TypeError, ValueError):
+            return None, 0
 
     def whole_key(self, stage: str, plate: str) -> str:
         """Content key of a plate's (or the screen's) tables or report as they would be made now.
@@ -349,15 +361,14 @@ class Project:
     def provenance(self, stage: str) -> dict[str, Any]:
         """What a stage's tables, stores and reports say of their making.
 
-        Of it and of the stages before it, the versions and the settings that results depend on. What
-        no key of theirs holds would be told wrongly after it changed.
+        Of it and of the stages before it, the versions and the settings that results depend on (the
+        model of nuclei by its content key). What no key of theirs holds would be told wrongly after it
+        changed.
         """
         from plateglass import __version__
 
-        unused = ("train", "attribute") if not self.has_model else () if self.trains else ("train",)
-        order = list(STAGES)
-        used = [name for name in order[: order.index(stage) + 1] if name not in unused]
         made_by: dict[str, Any] = {}
+        used = self._used(stage)
         for name in used:
             _merge(made_by, self.settings(name))
         return {

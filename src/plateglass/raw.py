@@ -1,7 +1,8 @@
 """What lies in a plate's folder, and whether it can be trusted: asked by the plan and by ingest."""
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from plateglass.project import Project
 class Raw:
     """Signature and bytes of each well's files; ``doubt`` says why nothing may be dropped by them.
 
-    ``listing`` is what they were told by; None where they are told as they were. ``ignored``: the
-    first images there that the layout does not take.
+    ``listing`` is what they were told by; None where they are told as they were. ``kept``: wells
+    without images that ``run.missing_raw: keep`` tells as they were. ``ignored``: the first images
+    there that the layout does not take.
     """
 
     wells: dict[str, str]
@@ -24,6 +26,7 @@ class Raw:
     doubt: str | None = None
     listing: Listing | None = None
     ignored: tuple[str, ...] = ()
+    kept: frozenset[str] = frozenset()
 
 
 def signatures(found: Listing) -> dict[str, str]:
@@ -62,7 +65,9 @@ def scan(
         own = project.own("ingest")["params"]
         as_before = any(entry["parts"]["params"] == own for entry in ledger.values())
         if known and (keep or as_before or _away(folder)):
-            return Raw(known, doubt=None if keep else str(error))
+            if keep:
+                return Raw(known, kept=frozenset(known))
+            return Raw(known, doubt=str(error))
         raise
     now = signatures(found)
     sizes = {well: sum(size for _, size, *_ in files) for well, files in found.wells.items()}
@@ -75,7 +80,10 @@ def scan(
     gone = ledger.computed().keys() - there
     if gone and keep:
         kept = {well: known[well] for well in gone}
-        return Raw(now | kept, sizes, listing=found, ignored=tuple(found.ignored))
+        for well in gone & found.wells.keys():  # which a table names still
+            del found.wells[well]
+        ignored = tuple(found.ignored)
+        return Raw(now | kept, sizes, listing=found, ignored=ignored, kept=frozenset(kept))
     many = len(ledger.computed())
     if 2 * len(gone) > many and plate not in run.accept_removed:
         doubt = (
@@ -87,12 +95,22 @@ def scan(
     return Raw(now, sizes, listing=found, ignored=tuple(found.ignored))
 
 
+def unreadable(plate: str, kept: Iterable[str], wells: Iterable[str]) -> str | None:
+    """Why these wells cannot be ingested, if some of them were ``kept`` without their images."""
+    if not (gone := sorted(set(kept) & set(wells))):
+        return None
+    return (
+        f"plate {plate}: {', '.join(gone[:6])} must be read again (ingest's settings changed, or what was "
+        "stored is damaged), but the images are gone; nothing was touched. Bring them back, or take the "
+        "change back; or drop what is gone: run.missing_raw: refuse, and run.accept_removed: "
+        f"[{plate}]"
+    )
+
+
 def _away(folder: Path) -> bool:
-    """Whether a plate's folder (or LoadData table) is out of reach, or the empty one of a share."""
-    try:
-        return not (folder.is_file() or any(folder.iterdir()))
-    except OSError:
-        return True
+    """Whether a plate's folder (or LoadData table) is out of reach, or holds no image any more."""
+    files = (file for _, _, names in os.walk(folder) for file in names)
+    return not (folder.is_file() or any(file.lower().endswith((".tif", ".tiff")) for file in files))
 
 
 def _known(ledger: Ledger) -> dict[str, str]:

@@ -137,7 +137,7 @@ def _stand_in(stage: str) -> ModuleType:
     module = ModuleType(stage)
     shared: list[Path] = []
 
-    def run(job: Job, wells: list[str], found=None, usual=None) -> Iterator[Result]:
+    def run(job: Job, wells: list[str], **given) -> Iterator[Result]:
         parts = job.part(stage, wells[0]).parent
         parts.parent.mkdir(parents=True, exist_ok=True)
         if parts.exists():

@@ -21,7 +21,7 @@ from changes import (
 )
 
 from plateglass import jobs
-from plateglass.errors import DataError, SetupError, UserError
+from plateglass.errors import DataError, UserError
 from plateglass.stages import SCREEN, STAGES
 from screen import WELLS, Screen, assert_same
 
@@ -191,8 +191,9 @@ def test_most_wells_gone_is_doubted_until_accepted(screen):
     part = screen.results / ".plateglass/parts/P2/ingest/A02.arrow"
     content = part.read_bytes()
     part.unlink()  # and nothing to make it anew from
-    with pytest.raises(SetupError, match=r"A02 must be read again .* no images are in .*raw/P2\."):
-        screen.run()
+    plan = screen.plan()
+    assert "P2: A02 must be read again" in plan.refused["P2"]
+    assert not [plate for plate, _ in plan.reasons if plate == "P2"]
     part.write_bytes(content)
     set_section(screen, "run", missing_raw="refuse", accept_removed=["P2"])
     assert [note for note in screen.plan().notes if "as run.accept_removed names it" in note]
@@ -225,6 +226,12 @@ def test_images_gone_that_a_loaddata_table_still_names_are_doubted(tmp_path):
         assert plan.reasons == {}
     put_back(kept)
     assert screen.plan().refused == {} and screen.plan().reasons == {}
+    remove_images(screen, "P2", "A02")
+    set_section(screen, "run", missing_raw="keep")
+    assert screen.plan().reasons == {}
+    set_section(screen, "ingest", z_step_um=2.0)
+    assert "P2: A02 must be read again" in screen.plan().refused["P2"]
+    assert {plate for plate, _, _ in screen.run()} == {"P1", SCREEN}
 
 
 def crop(screen, plate, *names):
@@ -241,7 +248,9 @@ def test_wells_are_judged_anew_where_other_images_turn_the_plates_format(screen,
 
     def run():
         if plate == "P1":
-            with pytest.raises(DataError, match=r"training .* judged anew; give the same command"):
+            with pytest.raises(
+                DataError, match=r"training wells are judged by it: give the same command"
+            ):
                 screen.run()
         screen.run()
         assert screen.plan().reasons == {}
@@ -251,11 +260,50 @@ def test_wells_are_judged_anew_where_other_images_turn_the_plates_format(screen,
     shutil.copytree(whole, tmp_path / "whole")
     crop(screen, plate, "A01", "A02", "A04", "A05", "B01")  # five of eight
     assert run() == {"A03", "A06", "B02"}
-    for well in ("A02", "B01"):  # five are whole again
+    for well in ("A02", "A05"):  # five are whole again
         for path in (tmp_path / "whole").glob(f"*_{well}_*"):
             shutil.copy2(path, whole / path.name)
-    assert run() == {"A01", "A04", "A05"}
+    assert run() == {"A01", "A04", "B01"}
     assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("while_", ["nothing trains", "its ledger is lost"])
+def test_a_format_that_turns_unseen_by_the_networks_is_known_to_the_plan(screen, while_):
+    kept = {}
+    for channel in CHANNELS:
+        path = screen.raw("P1", "B01", channel)
+        kept[path] = path.read_bytes(), path.stat().st_mtime_ns
+    crop(screen, "P1", "A01", "A02", "A04", "A05", "B01")
+    asked = pytest.raises(DataError, match=r"give the same command again for what is made of them")
+    with asked:
+        screen.run()
+    screen.run()
+    assert screen.plan().reasons == {}
+    put_back(kept)  # the format of A03 and A06 is the plate's again
+    if while_ == "nothing trains":
+        train, screen.settings["train"] = screen.settings["train"], {}
+        screen.write()
+        screen.run()
+        assert screen.plan().reasons == {}
+        screen.settings["train"] = train
+        screen.write()
+    else:
+        screen.project().ledger_path("ingest", "P1").unlink()
+        with asked:
+            screen.run()
+    assert (SCREEN, "train") in screen.plan().reasons
+
+
+@pytest.mark.long
+def test_a_format_that_turns_is_nothing_to_networks_that_are_given(screen):
+    shutil.copytree(screen.results / "screen/model", screen.folder / "model")
+    screen.settings["train"] = {"model": "model"}
+    screen.write()
+    screen.run()
+    crop(screen, "P1", "A01", "A02", "A04", "A05", "B01")
+    screen.run()
+    assert screen.plan().reasons == {}
 
 
 def test_same_size_and_time_is_seen_by_ctime_alone(screen):
@@ -405,6 +453,18 @@ def test_images_that_the_pattern_leaves_out_are_named_and_change_nothing(screen)
         "plate P2: images that ingest.pattern does not match are left out, as overview.tif"
     ]
     assert plan.reasons == {}
+
+
+@pytest.mark.parametrize("stage", ["attribute", "report"])
+def test_what_a_stage_reads_of_others_may_not_be_edited_either(screen, stage):
+    set_section(screen, "attribute", cells_per_well=1)
+    keys = screen.plan().keys
+    if stage == "attribute":
+        relabel(screen, "P2", "A02", "reference")  # the plate's units
+    else:
+        set_section(screen, "platemap", negative="positive_control")
+    with pytest.raises(UserError, match=f"P2 {stage}: the settings or a platemap changed after"):
+        jobs.run(screen.project(), stage, "P2", keys["P2", stage], 1)
 
 
 def test_settings_edited_while_a_run_is_under_way_are_refused_and_leave_no_trace(screen, finished):

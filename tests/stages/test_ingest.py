@@ -12,6 +12,7 @@ import yaml
 
 from plateglass import config as settings
 from plateglass import parts, store
+from plateglass.layouts.usual import usual_format
 from plateglass.measure import quality
 from plateglass.project import Project
 from plateglass.stages import ingest
@@ -61,8 +62,9 @@ class Raw:
     def ingest(self, *wells, known=(), threads=1):
         """Run the job; well → Result."""
         job = self.job(known, threads)
-        wells = wells or sorted(ingest.listing(job.entry, job.config).wells)
-        results = {result.well: result for result in ingest.run(job, list(wells))}
+        found = ingest.listing(job.entry, job.config)
+        done = ingest.run(job, list(wells or sorted(found.wells)), found, usual_format(found))
+        results = {result.well: result for result in done}
         ingest.finish(job)
         return results
 
@@ -333,7 +335,7 @@ def test_unknown_pixel_size_is_said(tmp_path, capsys):
     raw = Raw(tmp_path, wells=["A01"], ingest={"pixel_size_um": None})
     raw.ingest()
     assert store.pixel_size(raw.store, "A01")[0] == 1.0
-    assert "do not tell their pixel size, 1 µm is written; set ingest.pixel_size_um" in (
+    assert "do not tell their pixel size, 1 µm is taken; set ingest.pixel_size_um" in (
         capsys.readouterr().out
     )
 

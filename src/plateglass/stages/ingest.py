@@ -18,7 +18,6 @@ from plateglass import __version__, parts, store
 from plateglass.errors import DataError, SetupError
 from plateglass.files import digest
 from plateglass.layouts import Listing, Plane, listing, tiff
-from plateglass.layouts.usual import usual_format
 from plateglass.measure import quality
 from plateglass.stages import STAGES
 from plateglass.wells import Job, Result, each
@@ -26,28 +25,12 @@ from plateglass.wells import Job, Result, each
 _listings: dict[tuple[str, str], Listing] = {}
 
 
-def run(
-    job: Job, wells: list[str], found: Listing | None = None, usual: tiff.Format | None = None
-) -> Iterator[Result]:
+def run(job: Job, wells: list[str], found: Listing, usual: tiff.Format) -> Iterator[Result]:
     """Ingest these wells in Dask workers; one Result a well.
 
-    ``found`` is the plate's index, ``usual`` what its images are like (both are looked up if None).
-
-    Raises
-    ------
-    SetupError
-        Before anything is written: a well that ``run.missing_raw: keep`` kept is to be read again.
+    ``found`` is the plate's index, ``usual`` what its images are like (`usual_format`).
     """
-    found = found or listing(job.entry, job.config)
-    if gone := [well for well in wells if well not in found.wells]:
-        raise SetupError(
-            f"plate {job.plate}: {', '.join(gone[:6])} must be read again (ingest's settings changed, or "
-            f"what was stored is damaged), but no images are in {found.folder}. Bring them back, or take "
-            "the change back; or drop what is gone: run.missing_raw: refuse, and run.accept_removed: "
-            f"[{job.plate}]"
-        )
     _listings[job.plate, job.key] = found
-    usual = usual or usual_format(found)
     sized = job.config.ingest.pixel_size_um or found.pixel_size_um or usual.pixel_size_um
     if sized is None:
         print(
