@@ -9,16 +9,17 @@ import importlib
 import json
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from plateglass import lock, markers, store
 from plateglass.errors import DamageError, DataError, UserError
 from plateglass.files import digest, write_atomically
+from plateglass.layouts import Format
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, ingest_key
 from plateglass.project import Project
-from plateglass.raw import scan, unreadable
+from plateglass.raw import Raw, scan, unreadable
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result, begin_imports, peak_mb, peak_worker_mb
 
@@ -133,18 +134,17 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     """
     stage, plate = job.stage, job.plate
     ledger = project.ledger(stage, plate)
-    raw, usual, kept, unplanned, given = None, {}, frozenset(), None, {}
+    found, raw, usual, unplanned, given = None, None, {}, None, {}
     if stage == "ingest":
         found = scan(project, plate)
         if found.doubt:
             raise DataError(found.doubt)
-        raw, kept = found.wells, found.kept
+        raw = found.wells
         if found.listing is not None:
-            from plateglass.layouts.usual import usual_format  # opens images: for ingest alone
-
-            given = {"found": found.listing, "usual": usual_format(found.listing)}
-            usual = dict.fromkeys(found.listing.wells, str(given["usual"]))
-            unplanned = _judge(project, plate, str(given["usual"]))
+            judged_by = _usual(project, plate, found)
+            given = {"found": found.listing, "usual": judged_by}
+            usual = dict.fromkeys(found.listing.wells, str(judged_by))
+            unplanned = _judge(project, plate, ledger, judged_by)
     wants = project.wants(stage, plate, raw, usual)
     if stage == "features":
         _freeze_units(project, plate)
@@ -154,7 +154,7 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     if stage == "ingest" and doubted:  # a job may have been killed before it noted what it stored
         gone = sorted({*gone, *store.wells(job.store)} - wants.keys())
     wells = sorted(reasons.keys() - set(gone))
-    if why := unreadable(plate, kept, wells):
+    if found is not None and (why := unreadable(plate, found, reasons)):
         raise DataError(why)
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
     if wells or gone or stage == "ingest":  # ingest: channels may have other colours
@@ -189,18 +189,28 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     return [root] if stage in roots and root.exists() else []
 
 
-def _judge(project: Project, plate: str, usual: str) -> str | None:
+def _usual(project: Project, plate: str, found: Raw) -> Format:
+    """What the plate's images are like; as noted, as long as wells are kept that cannot be asked."""
+    from plateglass.layouts.usual import usual_format  # opens images: for ingest alone
+
+    noted, _ = project.judged(plate)
+    return noted if found.kept and noted else usual_format(found.listing)
+
+
+def _judge(project: Project, plate: str, ledger: Ledger, usual: Format) -> str | None:
     """Note the usual format of a plate's images; returns what to tell the user where it changed.
 
     The plan could not know, and left out networks whose training wells are judged by it.
     """
-    before, changes = project.judged(plate)
-    if usual == before:
-        return None
-    changes += before is not None
-    note = json.dumps({"usual": usual, "changes": changes})
-    write_atomically(project.state / "judged" / f"{plate}.json", note)
-    if before is None or not project.trains or plate not in project.training_plates():
+    noted, changes = project.judged(plate)
+    by_lines = (entry["parts"].get("usual") for entry in ledger.values())
+    before = str(noted) if noted else next(by_lines, None)
+    changes += before not in (None, str(usual))
+    if noted is None or str(noted) != str(usual):
+        note = json.dumps({"usual": asdict(usual), "changes": changes})
+        write_atomically(project.state / "judged" / f"{plate}.json", note)
+    trains = project.trains and plate in project.training_plates()
+    if before in (None, str(usual)) or not trains:
         return None
     return (
         f"plate {plate}: most wells that were looked at have images of {usual} now, of {before} before; "

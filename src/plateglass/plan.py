@@ -94,6 +94,11 @@ class Plan:
                     f"plate {name}: as run.accept_removed names it, wells of which the images are gone "
                     "are dropped, however many; take the name out again"
                 )
+            if found.kept:
+                self.notes.append(
+                    f"plate {name}: {len(found.kept)} well(s) without (all) their images stay as they were "
+                    f"(run.missing_raw: keep): {ranges(found.kept)}"
+                )
             if name in self.project.maps.lost:  # and run.missing_raw: keep
                 lost = self.project.maps.lost[name]
                 self.notes.append(f"{lost}; its copy of the last run is read")
@@ -304,7 +309,8 @@ class Plan:
         if listed is not self.raw[plate]:  # wells told as they were
             key = ingest_key(project, plate, self.raw[plate])
         pending = self._ask_wells("ingest", plate, key, {})
-        if why := unreadable(plate, self._kept[plate], pending):
+        kept = Raw(self.raw[plate], kept=self._kept[plate])
+        if why := unreadable(plate, kept, pending):
             self.refused.setdefault(plate, why)
         key = fingerprint("segment", key, project.own("segment"), None)
         key = on_basis(project, "segment", plate, key)

@@ -11,6 +11,7 @@ from typing import Any
 from plateglass import plates
 from plateglass.config import Config
 from plateglass.errors import DataError, UserError
+from plateglass.layouts import Format
 from plateglass.ledger import WHOLE, Ledger, fingerprint
 from plateglass.stages import SCREEN, STAGES
 
@@ -210,6 +211,8 @@ class Project:
             maps = self.config.colours  # no result, but viewers and reports paint by them
         elif stage in ("aggregate", "report") and plate != SCREEN:
             maps = self.platemap_key(plate)
+        elif stage in ("aggregate", "report"):
+            maps = self.names
         elif stage in ("features", "attribute"):
             called = sorted(self.classed(plate)) if self.has_model else []
             maps = called, self.negatives(plate, self.labels(plate))
@@ -300,16 +303,17 @@ class Project:
                 parts |= {"units": units, "controls": self.has_model and well in classed}
         return wants
 
-    def judged(self, plate: str) -> tuple[str | None, int]:
+    def judged(self, plate: str) -> tuple[Format | None, int]:
         """The usual format by which ingest judged a plate's wells, and how often it has changed.
 
         Jobs note it, since no listing tells it to the plan: wells that did not change may be in
-        quarantine now, or out of it.
+        quarantine now, or out of it. None and 0 where there is no note.
         """
         try:
             found = json.loads((self.state / "judged" / f"{plate}.json").read_text())
-            return found["usual"], found["changes"]
-        except (FileNotFoundError, KeyError, TypeError, ValueError):
+            shape = tuple(found["usual"].pop("shape"))
+            return Format(shape, **found["usual"]), found["changes"]
+        except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):
             return None, 0
 
     def whole_key(self, stage: str, plate: str) -> str:
@@ -371,6 +375,10 @@ class Project:
         used = self._used(stage)
         for name in used:
             _merge(made_by, self.settings(name))
+        if stage != "train" and self.has_model and (taught := self._info().get("settings")):
+            made_by["train"] = (
+                taught  # of the networks as they are, which may wait for their plates
+            )
         return {
             "plateglass": __version__,
             "config": made_by,

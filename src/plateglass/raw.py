@@ -1,13 +1,12 @@
 """What lies in a plate's folder, and whether it can be trusted: asked by the plan and by ingest."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from plateglass.errors import PlateglassError
-from plateglass.layouts import Listing, listing
+from plateglass.layouts import Listing, NothingThere, listing
 from plateglass.ledger import Ledger
 from plateglass.project import Project
 
@@ -52,7 +51,7 @@ def scan(
     Raises
     ------
     PlateglassError
-        A plate never seen before, or the settings of ingest are new and there are files: the mistake
+        A plate never seen before, or the settings of ingest are new and there are images: the mistake
         is in the settings.
     """
     run, folder = project.config.run, project.plate(plate).path
@@ -64,9 +63,10 @@ def scan(
         known = _known(ledger)
         own = project.own("ingest")["params"]
         as_before = any(entry["parts"]["params"] == own for entry in ledger.values())
-        if known and (keep or as_before or _away(folder)):
-            if keep:
-                return Raw(known, kept=frozenset(known))
+        away = isinstance(error, NothingThere)
+        if known and keep and away:
+            return Raw(known, kept=frozenset(known))
+        if known and (as_before or away):
             return Raw(known, doubt=str(error))
         raise
     now = signatures(found)
@@ -78,6 +78,12 @@ def scan(
     # a LoadData table may name images that are not there
     there = {well for well, of in found.wells.items() if any(size >= 0 for _, size, *_ in of)}
     gone = ledger.computed().keys() - there
+    if keep:  # also where some of a well's files are left
+        gone |= {
+            well
+            for well in ledger.computed().keys() & now.keys()
+            if now[well] != known[well] and _incomplete(found, well, project.config.channel_names)
+        }
     if gone and keep:
         kept = {well: known[well] for well in gone}
         for well in gone & found.wells.keys():  # which a table names still
@@ -95,22 +101,27 @@ def scan(
     return Raw(now, sizes, listing=found, ignored=tuple(found.ignored))
 
 
-def unreadable(plate: str, kept: Iterable[str], wells: Iterable[str]) -> str | None:
-    """Why these wells cannot be ingested, if some of them were ``kept`` without their images."""
-    if not (gone := sorted(set(kept) & set(wells))):
+def unreadable(plate: str, found: Raw, reasons: dict[str, str]) -> str | None:
+    """Why wells cannot be ingested, if some that are to be were kept without their images."""
+    if not (gone := sorted(found.kept & reasons.keys())):
         return None
+    drop = f"run.missing_raw: refuse, and run.accept_removed: [{plate}]"
+    if found.kept == found.wells.keys():
+        drop = "take the plate out of the sheet"
     return (
-        f"plate {plate}: {', '.join(gone[:6])} must be read again (ingest's settings changed, or what was "
-        "stored is damaged), but the images are gone; nothing was touched. Bring them back, or take the "
-        "change back; or drop what is gone: run.missing_raw: refuse, and run.accept_removed: "
-        f"[{plate}]"
+        f"plate {plate}: {', '.join(gone[:6])} must be read again ({reasons[gone[0]]}), but the images are "
+        "gone; nothing was touched. Bring them back, or take the change back; or drop what is gone: "
+        f"{drop}"
     )
 
 
-def _away(folder: Path) -> bool:
-    """Whether a plate's folder (or LoadData table) is out of reach, or holds no image any more."""
-    files = (file for _, _, names in os.walk(folder) for file in names)
-    return not (folder.is_file() or any(file.lower().endswith((".tif", ".tiff")) for file in files))
+def _incomplete(found: Listing, well: str, channels: Collection[str]) -> bool:
+    """Whether a site of the well lacks a channel's file now."""
+    sites: dict[int, set[str]] = defaultdict(set)
+    for plane in found.planes(well):
+        sites[plane.site].add(plane.channel)
+    absent = any(size < 0 for _, size, *_ in found.wells[well])
+    return absent or any(len(there) < len(channels) for there in sites.values())
 
 
 def _known(ledger: Ledger) -> dict[str, str]:

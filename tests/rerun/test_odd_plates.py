@@ -21,7 +21,8 @@ from changes import (
 )
 
 from plateglass import jobs
-from plateglass.errors import DataError, UserError
+from plateglass.errors import DataError, SetupError, UserError
+from plateglass.layouts import usual
 from plateglass.stages import SCREEN, STAGES
 from screen import WELLS, Screen, assert_same
 
@@ -234,6 +235,57 @@ def test_images_gone_that_a_loaddata_table_still_names_are_doubted(tmp_path):
     assert {plate for plate, _, _ in screen.run()} == {"P1", SCREEN}
 
 
+def test_a_share_that_drops_out_while_formats_are_looked_at_judges_nothing(screen, monkeypatch):
+    raw, away = screen.folder / "raw/P2", screen.folder / "away"
+    screen.raw("P2", "B01").touch()
+    look = usual.usual_format
+
+    def dropped(found):
+        raw.rename(away)
+        try:
+            return look(found)
+        finally:
+            away.rename(raw)
+
+    monkeypatch.setattr(usual, "usual_format", dropped)
+    with pytest.raises(SetupError, match="was there when the job began and is not now"):
+        screen.run()
+    monkeypatch.undo()
+    assert screen.run() == [("P2", "ingest", "B01")]
+    assert screen.plan().reasons == {} and jobs.quarantined(screen.project()) == []
+
+
+def test_a_plate_taken_from_the_sheet_while_a_run_is_under_way(screen):
+    relabel(screen, "P1", "B01", "reference")
+    keys = screen.plan().keys
+    row = screen.sheet.pop("P2")
+    screen.write()
+    for stage in ("aggregate", "report"):
+        with pytest.raises(UserError, match=f"screen {stage}: the settings or a platemap changed"):
+            jobs.run(screen.project(), stage, SCREEN, keys[SCREEN, stage], 1)
+    screen.sheet["P2"] = row
+    screen.write()
+    assert (SCREEN, "report", "") in screen.run()
+
+
+def test_keep_keeps_what_is_gone_and_nothing_else(screen):
+    set_section(screen, "run", missing_raw="keep")
+    kept = {}
+    for channel in CHANNELS:
+        path = screen.raw("P2", "A02", channel)
+        kept[path] = path.read_bytes(), path.stat().st_mtime_ns
+    screen.raw("P2", "A02").unlink()  # one file of three: it is being archived
+    plan = screen.plan()
+    assert plan.reasons == {}
+    assert [note for note in plan.notes if "P2: 1 well(s) without (all) their images stay" in note]
+    put_back(kept)
+    twice = screen.raw("P2", "A01")
+    stray = twice.with_name(twice.name.replace("_s1_", "_s01_"))
+    shutil.copy(twice, stray)
+    screen.raw("P2", "B01").touch()
+    assert "two files for well A01" in screen.plan().refused["P2"]  # nothing is gone: a mistake
+
+
 def crop(screen, plate, *names):
     """Images of these wells with fewer rows: another format than the other wells'."""
     for well in names:
@@ -397,11 +449,12 @@ def test_an_image_that_may_not_be_read_fails_the_job_and_is_not_quarantined(tmp_
     screen.raw("P1", "A02").chmod(0)
     with as_plain_user(), pytest.raises(PermissionError, match=r"P1_A02_s1_Marker\.tif"):
         screen.run(until="ingest")
-    assert screen.project().ledger("ingest", "P1") == {}
+    assert screen.project().ledger("ingest", "P1").keys() == {"A01"}
     screen.raw("P1", "A02").chmod(0o644)
     with as_plain_user():
         ran = screen.run(until="ingest")
-    assert sorted(ran) == sorted(wells(screen, ["P1", "P2"], ["ingest"]))
+    wanted = wells(screen, ["P1", "P2"], ["ingest"])
+    assert sorted(ran) == sorted(set(wanted) - {("P1", "ingest", "A01")})
 
 
 def test_a_folder_that_may_not_be_read_is_a_message(tmp_path):

@@ -10,11 +10,29 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from plateglass.errors import UserError
+from plateglass.errors import SetupError, UserError
 
 if TYPE_CHECKING:
     from plateglass.config import Config
     from plateglass.plates import Plate
+
+
+class NothingThere(UserError):
+    """No image of the plate is in reach: no mistake in the settings, as other errors of a listing are."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a file holds: pages of `shape` (y, x) and `dtype`; pixel_size_um where it says so."""
+
+    shape: tuple[int, int]
+    dtype: str
+    pages: int
+    pixel_size_um: float | None = None
+
+    def __str__(self) -> str:
+        pages = "1 plane" if self.pages == 1 else f"{self.pages} planes"
+        return f"{self.shape[0]} × {self.shape[1]} {self.dtype}, {pages}"
 
 
 class Plane(NamedTuple):
@@ -84,6 +102,17 @@ class Listing:
         planes[place] = (file, page)
         self.wells[well].append(mark)
 
+    def still_there(self, well: str) -> None:
+        """SetupError where a file that was listed is not there any more.
+
+        Before an image is judged: a share that drops out in the middle says nothing of those on it.
+        """
+        if well not in self.wells:
+            raise SetupError(_gone(self.folder / well))
+        for file, size, *_ in self.wells[well]:
+            if size >= 0 and not (self.folder / file).exists():
+                raise SetupError(_gone(self.folder / file))
+
     def require(self, where: str, channels: list[str], found: set[str]) -> None:
         """UserError where a channel of the settings has no file at all."""
         there = {channel for planes in self._planes.values() for _, channel, _ in planes}
@@ -103,6 +132,13 @@ def listing(plate: "Plate", config: "Config") -> Listing:
         The folder cannot be read, the settings do not fit the files, a plane stands twice.
     """
     return import_module(f"plateglass.layouts.{plate.layout}").listing(plate, config)
+
+
+def _gone(path: Path) -> str:
+    return (
+        f"{path} was there when the job began and is not now: was the folder moved, or its share "
+        "unmounted? Bring it back and give the same command again; nothing was dropped"
+    )
 
 
 @lru_cache(4096)

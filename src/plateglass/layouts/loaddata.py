@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plateglass.errors import UserError
-from plateglass.layouts import Listing, mark_of, matches, well_of
+from plateglass.layouts import Listing, NothingThere, mark_of, matches, well_of
 
 if TYPE_CHECKING:
     from plateglass.config import Config
@@ -87,7 +87,7 @@ def listing(plate: "Plate", config: "Config") -> Listing:
             found.add(where, well, (site, channel, page or 0), path, page, state)
     if not states or all(state == (-1, 0) for state in states.values()):
         example = next(iter(states), "none")
-        raise UserError(
+        raise NothingThere(
             f"{where}: none of the {len(states)} files it names is there, for example {example}; "
             "PathName columns are read relative to the CSV's folder"
         )
@@ -109,7 +109,7 @@ def _rows(table: Path, where: str) -> tuple[list[tuple[int, list[str]]], dict[st
             columns = {name.strip(): at for at, name in enumerate(next(reader, []))}
             rows = [(reader.line_num, row) for row in reader if any(row)]
     except OSError as error:
-        raise UserError(
+        raise NothingThere(
             f"{where}: cannot be read: {error.strerror}; the sheet's path is the CSV, or a folder "
             f"with ingest.loaddata ({DEFAULT}) in it"
         ) from error

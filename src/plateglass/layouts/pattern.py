@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plateglass.errors import UserError
-from plateglass.layouts import Listing, mark_of, matches, well_of
+from plateglass.layouts import Listing, NothingThere, mark_of, matches, well_of
 
 if TYPE_CHECKING:
     from plateglass.config import Config
@@ -36,7 +36,7 @@ def listing(plate: "Plate", config: "Config") -> Listing:
             walk, config.ingest.pattern, matches(config), where, plate.path, mark_of(config)
         )
     except OSError as error:
-        raise UserError(
+        raise NothingThere(
             f"{where}: cannot be read: {error.strerror}; is the path in the sheet of plates right "
             "and the share mounted?"
         ) from error
@@ -60,8 +60,8 @@ def index(
     Raises
     ------
     UserError
-        No regular expression, wrong groups, nothing matches, a value that is no well, site or z, a
-        channel without a file, two files for one plane.
+        No regular expression, wrong groups, nothing matches (``NothingThere`` if there is no image), a
+        value that is no well, site or z, a channel without a file, two files for one plane.
     """
     take = _compile(pattern, where)
     at = take.groupindex
@@ -98,7 +98,8 @@ def index(
         found.add(where, names[written], place, file, None, (file, *mark(state())))
     if not others:
         shown = f", for example {example}" if example else ""
-        raise UserError(
+        error = UserError if example.endswith(IMAGES) else NothingThere
+        raise error(
             f"{where}: ingest.pattern '{pattern}' matches none of {seen} files{shown}; the whole "
             f"name must match, as '{EXAMPLE}' does A01_s1_w1.tif"
         )

@@ -2,33 +2,19 @@
 
 import logging
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tifffile
 
 from plateglass.errors import DataError
+from plateglass.layouts import Format
 
 # tifffile reports what it passes over to the log; what matters to us is an error below.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 LARGEST = 2**28  # pixels of a plane; a broken header claims more, and would end in MemoryError
 _MICROMETRES = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "micron": 1.0, "\\u00b5m": 1.0, "mm": 1e3}
-
-
-@dataclass(frozen=True)
-class Format:
-    """What a file holds: pages of `shape` (y, x) and `dtype`; pixel_size_um where it says so."""
-
-    shape: tuple[int, int]
-    dtype: str
-    pages: int
-    pixel_size_um: float | None = None
-
-    def __str__(self) -> str:
-        pages = "1 plane" if self.pages == 1 else f"{self.pages} planes"
-        return f"{self.shape[0]} × {self.shape[1]} {self.dtype}, {pages}"
 
 
 def header(path: Path) -> Format:

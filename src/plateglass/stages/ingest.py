@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 
 from plateglass import __version__, parts, store
-from plateglass.errors import DataError, SetupError
+from plateglass.errors import DataError
 from plateglass.files import digest
-from plateglass.layouts import Listing, Plane, listing, tiff
+from plateglass.layouts import Format, Listing, Plane, listing, tiff
 from plateglass.measure import quality
 from plateglass.stages import STAGES
 from plateglass.wells import Job, Result, each
@@ -25,7 +25,7 @@ from plateglass.wells import Job, Result, each
 _listings: dict[tuple[str, str], Listing] = {}
 
 
-def run(job: Job, wells: list[str], found: Listing, usual: tiff.Format) -> Iterator[Result]:
+def run(job: Job, wells: list[str], found: Listing, usual: Format) -> Iterator[Result]:
     """Ingest these wells in Dask workers; one Result a well.
 
     ``found`` is the plate's index, ``usual`` what its images are like (`usual_format`).
@@ -40,14 +40,16 @@ def run(job: Job, wells: list[str], found: Listing, usual: tiff.Format) -> Itera
     return each(job, one_well, wells, usual=usual, display=_display_before(job))
 
 
-def one_well(job: Job, well: str, usual: tiff.Format, display: store.Display | None) -> Result:
+def one_well(job: Job, well: str, usual: Format, display: store.Display | None) -> Result:
     """Read, measure and store a well, a site at a time. Counts: planes and files read, fields.
 
     ``display``: how the plate's other fields are painted; see `finish`.
     """
     channels, settings = list(job.config.channel_names), job.config.ingest
     index = _listing(job)
-    planes = _present(index, well)
+    if well not in index.wells:
+        index.still_there(well)
+    planes = index.planes(well)
     reader = _Reader(index.folder)
     kept: dict[int, str] = {}  # site → key of its pixels
     rows, reasons, written = [], [], 0
@@ -55,7 +57,7 @@ def one_well(job: Job, well: str, usual: tiff.Format, display: store.Display | N
         try:
             image = _site(reader, [p for p in planes if p.site == site], channels, usual)
         except DataError as error:
-            _still_there(index, well)
+            index.still_there(well)
             # Files by their names in the plate's folder, so that a moved plate's tables stay.
             reasons.append(str(error).replace(f"{index.folder}/", ""))
             rows.append({"Metadata_Site": site, "Metadata_Quarantine": reasons[-1]})
@@ -151,9 +153,7 @@ class _Reader:
         return pixels
 
 
-def _site(
-    reader: _Reader, planes: list[Plane], channels: list[str], usual: tiff.Format
-) -> np.ndarray:
+def _site(reader: _Reader, planes: list[Plane], channels: list[str], usual: Format) -> np.ndarray:
     """The image (c, z, y, x) of a site. DataError names the file that does not fit."""
     site = f"site {planes[0].site}"
     by_channel = {channel: [p for p in planes if p.channel == channel] for channel in channels}
@@ -168,7 +168,7 @@ def _site(
             except DataError as error:
                 raise DataError(f"{site}, {channel}: {error}") from error
             if (pixels.shape[1:], pixels.dtype.name) != (usual.shape, usual.dtype):
-                got = tiff.Format(pixels.shape[1:], pixels.dtype.name, len(pixels))
+                got = Format(pixels.shape[1:], pixels.dtype.name, len(pixels))
                 raise DataError(
                     f"{site}, {channel}: {plane.file} is {got}; the plate's images are "
                     f"{usual.shape[0]} × {usual.shape[1]} {usual.dtype}"
@@ -221,30 +221,6 @@ def _content(
     key.update(repr((pixel_size, z_step)).encode())
     key.update(np.ascontiguousarray(image))
     return key.hexdigest()
-
-
-def _present(index: Listing, well: str) -> list[Plane]:
-    """The well's planes; SetupError where a folder that was full when the job began is not now."""
-    if well not in index.wells:
-        raise SetupError(_gone(index.folder / well))
-    return index.planes(well)
-
-
-def _still_there(index: Listing, well: str) -> None:
-    """Before a site is judged: its files, if they were listed, are still where they were.
-
-    A share that drops out in the middle of a run says nothing of the images on it.
-    """
-    for file, size, *_ in index.wells[well]:
-        if size >= 0 and not (index.folder / file).exists():
-            raise SetupError(_gone(index.folder / file))
-
-
-def _gone(path: Path) -> str:
-    return (
-        f"{path} was there when the job began and is not now: was the folder moved, or its share "
-        "unmounted? Bring it back and give the same command again; nothing was dropped"
-    )
 
 
 def _stored(job: Job, well: str) -> dict[str, tuple[int, str]]:

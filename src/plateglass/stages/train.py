@@ -181,6 +181,7 @@ def describe(job: Job, pool: Pool, folds: list[int], trained: dict[str, Trained]
     }
     return {
         "key": job.model,
+        "settings": job.project.settings("train")["train"],
         "backbone": settings.backbone,
         "cut": trained["seed0.final"].network.cut,
         "channels": list(channels),
