@@ -101,6 +101,12 @@ def looks_closely(project: Project, plate: str, stage: str) -> bool:
     return project.config.run.verify == "full" or begun(project, plate, stage).exists()
 
 
+def lost(project: Project, stage: str, plate: str, ledger: Ledger) -> set[str]:
+    """Wells of a stage whose files are damaged, looked at as closely as its next job will."""
+    closely = looks_closely(project, plate, stage)
+    return damaged(ledger, project.config.results / plate, closely)
+
+
 def damaged(ledger: Ledger, plate_dir: Path, full: bool = False) -> set[str]:
     """Wells of which a file is absent or has another size (``full``: other bytes) than it left."""
     wells = set()

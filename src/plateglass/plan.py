@@ -9,19 +9,18 @@ without need costs a look and computes nothing.
 import os
 import shutil
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from plateglass import markers
 from plateglass.errors import PlateglassError, SetupError, UserError
-from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
-from plateglass.plates import well_order
+from plateglass.ledger import WHOLE, fingerprint
 from plateglass.project import Project
 from plateglass.raw import Raw, scan, unreadable
+from plateglass.reasons import Reasons, in_words, ranges, some
 from plateglass.stages import SCREEN, STAGES
 
 ROOM = 1.5  # bytes of a store for a byte of raw images, generously
@@ -65,10 +64,10 @@ class Plan:
         self.refused: dict[str, str] = {}
         self.notes: list[str] = []
         self.raw: dict[str, dict[str, str]] = {}
-        self._bytes: dict[str, dict[str, int]] = {}
-        self._kept: dict[str, frozenset[str]] = {}
+        self._found: dict[str, Raw] = {}
         self._listed: dict[str, tuple[dict[str, str], str]] = {}
         self._have = markers.known(project)
+        self._why = Reasons(project, self.raw, self._have)
         self._scan()
         self._check_model()
         self._make()
@@ -83,8 +82,7 @@ class Plan:
             if isinstance(found, PlateglassError):
                 problems.append(str(found))
                 continue
-            self.raw[name], self._bytes[name] = found.wells, found.bytes
-            self._kept[name] = found.kept
+            self._found[name], self.raw[name] = found, found.wells
             if found.doubt:
                 self.refused[name] = found.doubt
                 continue
@@ -106,14 +104,14 @@ class Plan:
             if absent := sorted(self.project.maps[name].keys() - found.wells.keys()):
                 self.notes.append(
                     f"plate {name}: the platemap names {len(absent)} well(s) without images: "
-                    f"{_some(absent)}"
+                    f"{some(absent)}"
                 )
             if (rows := self.project.maps[name]) and (
                 bare := sorted(found.wells.keys() - rows.keys())
             ):
                 self.notes.append(
                     f"plate {name}: {len(bare)} well(s) with images have no row in the platemap: "
-                    f"{_some(bare)}"
+                    f"{some(bare)}"
                 )
             if found.ignored:
                 self.notes.append(
@@ -170,7 +168,7 @@ class Plan:
                 ledger = self.project.ledger(stage, plate)
                 for well in wells:
                     has = sum(size for size, _ in ledger.get(well, {}).get("files", {}).values())
-                    need += max(0.0, ROOM * self._bytes.get(plate, {}).get(well, 0) - has)
+                    need += max(0.0, ROOM * self._found[plate].bytes.get(well, 0) - has)
         folder = self.project.config.results
         while not folder.exists():
             folder = folder.parent
@@ -197,7 +195,7 @@ class Plan:
         )
         if left:
             self.notes.append(
-                f"results of plates that are not in the sheet stay where they are: {_some(left)}"
+                f"results of plates that are not in the sheet stay where they are: {some(left)}"
             )
 
     # ------------------------------------------------------------------ keys
@@ -213,9 +211,8 @@ class Plan:
                     for well, label in sorted(project.classed(plate).items())
                 ]
                 units = [(w, raw[plate][w]) for w in project.units_wells(plate, raw[plate])]
-                _, changes = project.judged(plate)
-                row = plate, wells, units, self._left_behind(plate)
-                rows.append((*row, changes) if changes else row)
+                _, turns = project.judged(plate)
+                rows.append((plate, wells, units, self._left_behind(plate), turns))
             train_key = fingerprint(rows, own("ingest"), own("segment"), own("train"))
             train_key = on_basis(project, "train", SCREEN, train_key)
             if behind := self._waits_for():
@@ -223,8 +220,8 @@ class Plan:
             elif self._ask("train", SCREEN, train_key):
                 # the same key asked for again: damaged, it comes back as it was
                 again = train_key in self._have[SCREEN, "train"]
-                retrain = not again and self._other_model is not None
-                why = self._why_train(again)
+                retrain = not again and self._why.other_model is not None
+                why = self._why.of_training(again)
                 self.reasons[SCREEN, "train"] = {"": why} if why else {}
         elif project.has_model:
             train_key = project.model_key()
@@ -292,7 +289,7 @@ class Plan:
             return None
         key, repairs = next(iter(known.items()))
         self.keys[SCREEN, "train"] = f"{key}.{repairs}"
-        self.notes.append(f"the networks stay as they are until {_some(behind)} can be run")
+        self.notes.append(f"the networks stay as they are until {some(behind)} can be run")
         return key
 
     def _left_behind(self, plate: str) -> bool:
@@ -309,8 +306,7 @@ class Plan:
         if listed is not self.raw[plate]:  # wells told as they were
             key = ingest_key(project, plate, self.raw[plate])
         pending = self._ask_wells("ingest", plate, key, {})
-        kept = Raw(self.raw[plate], kept=self._kept[plate])
-        if why := unreadable(plate, kept, pending):
+        if why := unreadable(plate, self._found[plate], pending):
             self.refused.setdefault(plate, why)
         key = fingerprint("segment", key, project.own("segment"), None)
         key = on_basis(project, "segment", plate, key)
@@ -347,7 +343,7 @@ class Plan:
         """Wells to do and why, of a stage that works by the well; nothing where it need not run."""
         if not self._ask(stage, plate, key, again):
             return {}
-        self.reasons[plate, stage] = self._explain(stage, plate, pending, retrain)
+        self.reasons[plate, stage] = self._why.of_wells(stage, plate, pending, retrain)
         return self.reasons[plate, stage]
 
     def _ask_whole(self, stage: str, plate: str, key: str, reason: str) -> None:
@@ -358,7 +354,7 @@ class Plan:
             if not known and self._is_made(stage, plate):
                 self.reasons[plate, stage] = {}
                 return
-            why = "what was stored is damaged" if known else self._named(stage, plate)
+            why = "what was stored is damaged" if known else self._why.named(stage, plate)
             self.reasons[plate, stage] = {"": (why or reason) if seen else "new"}
 
     def _is_made(self, stage: str, plate: str) -> bool:
@@ -376,11 +372,7 @@ class Plan:
         made = ledger.get(WHOLE, {}).get("key")
         if made is None or made != self.project.whole_key(stage, plate):
             return False
-        return not self._damaged(stage, plate, ledger)
-
-    def _damaged(self, stage: str, plate: str, ledger: Ledger) -> set[str]:
-        closely = markers.looks_closely(self.project, plate, stage)
-        return markers.damaged(ledger, self.project.config.results / plate, closely)
+        return not markers.lost(self.project, stage, plate, ledger)
 
     def _ask(self, stage: str, plate: str, key: str, again: bool = False) -> bool:
         """Note the marker that must exist; True if the job has to run.
@@ -396,150 +388,6 @@ class Plan:
         self.keys[plate, stage] = f"{key}.{repairs or 0}"
         return run
 
-    # ------------------------------------------------------------------ reasons
-    def _explain(
-        self, stage: str, plate: str, pending: dict[str, str], retrain: bool
-    ) -> dict[str, str]:
-        """Wells to do and why, as far as can be known before the stages in front have run."""
-        project, ledger = self.project, self.project.ledger(stage, plate)
-        lost = self._damaged(stage, plate, ledger)
-        named = self._named(stage, plate) or "parameters changed"
-        if stage == "ingest":
-            return todo(ledger, project.wants(stage, plate, self.raw[plate]), lost, named)
-        known = project.wants(stage, plate)
-        if self._comes_back and stage in ("features", "attribute"):
-            known = {well: parts | {"model": self._comes_back} for well, parts in known.items()}
-        for well, reason in pending.items():
-            if reason != "removed" and well not in known:
-                known[well] = {}
-        reasons = todo(ledger, known, lost, named)
-        for well, reason in pending.items():
-            if reason == "removed":
-                reasons[well] = "removed"
-            elif "damaged" not in reason or well not in ledger:
-                told = well not in ledger or ": " in reason  # where it began, not all on the way
-                reasons[well] = reason if told else f"{STAGES[stage].after}: {reason}"
-        # of a touched image ingest may make what it made before, and these stay
-        of_all = []
-        if retrain and stage in ("features", "attribute"):
-            of_all.append(f"the model {'is' if self._other_model else 'may be'} trained anew")
-        if stage == "features" and self._units_change(plate):
-            of_all.append("plate units may change")
-        for reason in of_all:
-            for well in ledger.keys() | known.keys():
-                reasons.setdefault(well, reason)
-        return reasons
-
-    def _why_train(self, again: bool) -> str:
-        if not (self.project.model_dir / "model.json").exists():
-            return "new"
-        if self._other_model and not again:
-            return self._named("train", SCREEN) or "training wells or their stages changed"
-        if again or self._damaged("train", SCREEN, self.project.ledger("train", SCREEN)):
-            return "what was stored is damaged"
-        return "" if self._other_model is None else "training wells may have changed"
-
-    @cached_property
-    def _other_model(self) -> bool | None:
-        """Whether training gives another model: True, surely; None, surely not.
-
-        False where images must be read again to know. Told by content, as its job decides, and by
-        what is known of the stages in front that must run.
-        """
-        project = self.project
-        if project.ledger("train", SCREEN).get(WHOLE, {}).get("key") != project.train_key():
-            return True
-        unread = False
-        for plate in project.training_plates():
-            ingest, labels = project.ledger("ingest", plate), project.classed(plate).keys()
-            # as if each image were the one that was read
-            read_before = {well: entry["parts"]["in"] for well, entry in ingest.items()}
-            raw = {well: read_before.get(well, new) for well, new in self.raw[plate].items()}
-            read = todo(ingest, project.wants("ingest", plate, raw)).keys()
-            cut = todo(project.ledger("segment", plate), project.wants("segment", plate)).keys()
-            units = {w for wells in (ingest, raw) for w in project.units_wells(plate, wells)}
-            if read & (units | labels) or cut & labels:
-                return True
-            unread |= any(self.raw[plate][w] != raw[w] for w in (units | labels) & raw.keys())
-        return False if unread else None
-
-    @cached_property
-    def _comes_back(self) -> str | None:
-        """Key of the networks that training puts back, where they are lost."""
-        lost = self.project.trains and self.project.model_key() is None
-        return self.project.train_key() if lost else None
-
-    def _units_change(self, plate: str) -> bool:
-        """Whether wells that the plate's units are made from come, go, or are to be read again."""
-        project, raw = self.project, self.raw[plate]
-        ingest = project.ledger("ingest", plate)
-        # not those to be read again because their result is damaged: it comes back as it was
-        changed = todo(ingest, project.wants("ingest", plate, raw)).keys()
-        before, now = (set(project.units_wells(plate, wells)) for wells in (ingest, raw))
-        if now.isdisjoint(ingest.computed()):  # in quarantine: others stand in for them
-            now |= changed
-        return before != now or bool(changed & now)
-
-    def _named(self, stage: str, plate: str) -> str:
-        """What of a stage's own is not as its last marker tells; nothing where that is not known."""
-        for key, repairs in self._have[plate, stage].items():
-            try:
-                left = markers.read(self.project, plate, stage, f"{key}.{repairs}")
-                before, code = _flat(left["settings"]), left["code"]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            now = _flat(self.project.settings(stage))
-            names = sorted(n for n in now | before if now.get(n) != before.get(n))
-            said = [f"{_some(names)} changed"] if names else []
-            if code != STAGES[stage].version and not STAGES[stage].wells:  # of wells ledgers tell
-                said.append("the stage's code changed")
-            return ", ".join(said)
-        return ""
-
     def why(self, plate: str, stage: str) -> str:
         """One phrase for a job's message: how many wells, for which reason."""
-        by_reason = defaultdict(list)
-        for well, reason in self.reasons.get((plate, stage), {}).items():
-            by_reason[reason].append(well)
-        phrases = []
-        for reason, wells in sorted(by_reason.items()):
-            if wells == [""]:
-                phrases.append(reason)
-            elif stage == "demo":
-                phrases.append(f"{wells[0]} {reason}")
-            else:
-                noun = "well" if len(wells) == 1 else "wells"
-                phrases.append(f"{len(wells)} {noun}: {reason} ({ranges(wells)})")
-        return "; ".join(phrases) or "looking whether anything changed"
-
-
-def _flat(section: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """Name of a setting, as ``train.surroundings.p`` → its value."""
-    found: dict[str, Any] = {}
-    for name, value in section.items():
-        if isinstance(value, dict) and value:
-            found |= _flat(value, f"{before}{name}.")
-        else:
-            found[f"{before}{name}"] = value
-    return found
-
-
-def ranges(wells: Iterable[str], most: int = 16) -> str:
-    """Wells in the plate's order, neighbours in a row as one: ``A01–A12, B03``.
-
-    As many ranges as a plate of 384 wells has rows.
-    """
-    found: list[list[str]] = []
-    end: tuple[int, str, int] | None = None
-    for well in sorted(wells, key=well_order):
-        length, row, column = well_order(well)
-        if end == (length, row, column - 1):
-            found[-1][1:] = [well]
-        else:
-            found.append([well])
-        end = length, row, column
-    return _some(["–".join(ends) for ends in found], most)
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+        return in_words(stage, self.reasons.get((plate, stage), {}))

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from changes import CHANGES, WELL_STAGES, ends, relabel, set_section, wells
 
-from plateglass.plan import ranges
+from plateglass.reasons import ranges
 from plateglass.stages import SCREEN
 from screen import assert_same
 
