@@ -9,13 +9,12 @@ import importlib
 import json
 import shutil
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-from plateglass import lock, markers, store
+from plateglass import formats, lock, markers, store
 from plateglass.errors import DamageError, DataError, UserError
 from plateglass.files import digest, write_atomically
-from plateglass.layouts import Format
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, ingest_key
 from plateglass.project import Project
@@ -134,18 +133,15 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     """
     stage, plate = job.stage, job.plate
     ledger = project.ledger(stage, plate)
-    found, raw, usual, unplanned, given = None, None, {}, None, {}
+    found, usual, turned, given = Raw({}), None, None, {}
     if stage == "ingest":
         found = scan(project, plate)
         if found.doubt:
             raise DataError(found.doubt)
-        raw = found.wells
         if found.listing is not None:
-            judged_by = _usual(project, plate, found)
-            given = {"found": found.listing, "usual": judged_by}
-            usual = dict.fromkeys(found.listing.wells, str(judged_by))
-            unplanned = _judge(project, plate, ledger, judged_by)
-    wants = project.wants(stage, plate, raw, usual)
+            usual, turned = formats.judge(project, plate, found)
+            given = {"found": found.listing, "usual": usual}
+    wants = project.wants(stage, plate, found.wells, usual and str(usual))
     if stage == "features":
         _freeze_units(project, plate)
     lost = markers.damaged(ledger, job.plate_dir, doubted) | _parts_lost(job, ledger)
@@ -154,7 +150,7 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     if stage == "ingest" and doubted:  # a job may have been killed before it noted what it stored
         gone = sorted({*gone, *store.wells(job.store)} - wants.keys())
     wells = sorted(reasons.keys() - set(gone))
-    if found is not None and (why := unreadable(plate, found, reasons)):
+    if why := unreadable(plate, found, reasons):
         raise DataError(why)
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
     if wells or gone or stage == "ingest":  # ingest: channels may have other colours
@@ -177,45 +173,16 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         if hasattr(module, "finish"):
             module.finish(job)
         ledger.compact()
-    if raw is not None and not job.key.startswith(ingest_key(project, plate, raw)):
+    if stage == "ingest" and not job.key.startswith(ingest_key(project, plate, found.wells)):
         raise DataError(
             f"plate {plate}: its files changed after this run was planned; what is there now was "
             "ingested, give the same command again for the rest"
         )
-    if unplanned:
-        raise DataError(unplanned)
+    if turned:
+        raise DataError(turned)
     roots = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}
     root = roots.get(stage, job.store) / "zarr.json"
     return [root] if stage in roots and root.exists() else []
-
-
-def _usual(project: Project, plate: str, found: Raw) -> Format:
-    """What the plate's images are like; as noted, as long as wells are kept that cannot be asked."""
-    from plateglass.layouts.usual import usual_format  # opens images: for ingest alone
-
-    noted, _ = project.judged(plate)
-    return noted if found.kept and noted else usual_format(found.listing)
-
-
-def _judge(project: Project, plate: str, ledger: Ledger, usual: Format) -> str | None:
-    """Note the usual format of a plate's images; returns what to tell the user where it changed.
-
-    The plan could not know, and left out networks whose training wells are judged by it.
-    """
-    noted, changes = project.judged(plate)
-    by_lines = (entry["parts"].get("usual") for entry in ledger.values())
-    before = str(noted) if noted else next(by_lines, None)
-    changes += before not in (None, str(usual))
-    if noted is None or str(noted) != str(usual):
-        note = json.dumps({"usual": asdict(usual), "changes": changes})
-        write_atomically(project.state / "judged" / f"{plate}.json", note)
-    trains = project.trains and plate in project.training_plates()
-    if before in (None, str(usual)) or not trains:
-        return None
-    return (
-        f"plate {plate}: most wells that were looked at have images of {usual} now, of {before} before; "
-        "training wells are judged by it: give the same command again for what is made of them"
-    )
 
 
 def _freeze_units(project: Project, plate: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from plateglass import markers
 from plateglass.errors import PlateglassError, SetupError, UserError
+from plateglass.formats import noted
 from plateglass.ledger import WHOLE, fingerprint
 from plateglass.project import Project
 from plateglass.raw import Raw, scan, unreadable
@@ -211,7 +212,7 @@ class Plan:
                     for well, label in sorted(project.classed(plate).items())
                 ]
                 units = [(w, raw[plate][w]) for w in project.units_wells(plate, raw[plate])]
-                _, turns = project.judged(plate)
+                turns = noted(project, plate).turns
                 rows.append((plate, wells, units, self._left_behind(plate), turns))
             train_key = fingerprint(rows, own("ingest"), own("segment"), own("train"))
             train_key = on_basis(project, "train", SCREEN, train_key)

@@ -11,7 +11,6 @@ from typing import Any
 from plateglass import plates
 from plateglass.config import Config
 from plateglass.errors import DataError, UserError
-from plateglass.layouts import Format
 from plateglass.ledger import WHOLE, Ledger, fingerprint
 from plateglass.stages import SCREEN, STAGES
 
@@ -276,21 +275,22 @@ class Project:
         stage: str,
         plate: str,
         raw: dict[str, str] | None = None,
-        usual: dict[str, str] | None = None,
+        usual: str | None = None,
     ) -> dict[str, dict]:
         """Well → the parts its result is to be made from, by the ledger of the stage before.
 
         ``raw`` is needed for ingest: signature of each well's files. ``usual`` is the format by which
-        they are judged; the plan, which opens no image, takes it for what it was.
+        they are judged; without, as in a plan, which opens no image, it is taken for what it was.
         """
         own = self.own(stage)
         if stage == "ingest":
             if raw is None:
                 raise ValueError("ingest is made from the raw listing")
-            known = {w: e["parts"].get("usual") for w, e in self.ledger(stage, plate).items()}
-            wants = {well: {**own, "in": signature} for well, signature in raw.items()}
-            for well, judged_by in (known | (usual or {})).items():
-                if well in wants and judged_by is not None:
+            ledger, wants = self.ledger(stage, plate), {}
+            for well, signature in raw.items():
+                wants[well] = {**own, "in": signature}
+                before = ledger[well]["parts"].get("usual") if well in ledger else None
+                if judged_by := usual or before:
                     wants[well]["usual"] = judged_by
             return wants
         if stage in ("features", "attribute"):
@@ -302,19 +302,6 @@ class Project:
             for well, parts in wants.items():
                 parts |= {"units": units, "controls": self.has_model and well in classed}
         return wants
-
-    def judged(self, plate: str) -> tuple[Format | None, int]:
-        """The usual format by which ingest judged a plate's wells, and how often it has changed.
-
-        Jobs note it, since no listing tells it to the plan: wells that did not change may be in
-        quarantine now, or out of it. None and 0 where there is no note.
-        """
-        try:
-            found = json.loads((self.state / "judged" / f"{plate}.json").read_text())
-            shape = tuple(found["usual"].pop("shape"))
-            return Format(shape, **found["usual"]), found["changes"]
-        except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):
-            return None, 0
 
     def whole_key(self, stage: str, plate: str) -> str:
         """Content key of a plate's (or the screen's) tables or report as they would be made now.
@@ -375,10 +362,9 @@ class Project:
         used = self._used(stage)
         for name in used:
             _merge(made_by, self.settings(name))
-        if stage != "train" and self.has_model and (taught := self._info().get("settings")):
-            made_by["train"] = (
-                taught  # of the networks as they are, which may wait for their plates
-            )
+        after_train = stage in list(STAGES)[list(STAGES).index("train") + 1 :]
+        if after_train and self.has_model and (taught := self._info().get("settings")):
+            made_by["train"] = taught  # the networks as they are may wait for their plates
         return {
             "plateglass": __version__,
             "config": made_by,

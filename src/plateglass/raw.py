@@ -87,7 +87,7 @@ def scan(
     if gone and keep:
         kept = {well: known[well] for well in gone}
         for well in gone & found.wells.keys():  # which a table names still
-            del found.wells[well]
+            found.drop(well)
         ignored = tuple(found.ignored)
         return Raw(now | kept, sizes, listing=found, ignored=ignored, kept=frozenset(kept))
     many = len(ledger.computed())

@@ -387,12 +387,12 @@ class _Watch:
             asked = self.dask.scheduler.ncores
             within = ANSWERS_WITHIN if self.running else None
             self.count = sum(self.dask.sync(asked, callback_timeout=within).values())
-        except TimeoutError as error:
-            raise self._gone(f"has not answered for {within} s") from error
         except OSError as error:
-            if self.running:
-                raise self._gone() from error
-            raise
+            if not self.running:
+                raise
+            hangs = isinstance(error, TimeoutError)
+            how = f"has not answered for {within} s" if hangs else "went away in the middle"
+            raise self._gone(how) from error
         self.looked = time.monotonic()
         if self.count or not self.running:
             self.idle_since = None

@@ -20,9 +20,8 @@ from changes import (
     wells,
 )
 
-from plateglass import jobs
+from plateglass import formats, jobs
 from plateglass.errors import DataError, SetupError, UserError
-from plateglass.layouts import usual
 from plateglass.stages import SCREEN, STAGES
 from screen import WELLS, Screen, assert_same
 
@@ -238,16 +237,16 @@ def test_images_gone_that_a_loaddata_table_still_names_are_doubted(tmp_path):
 def test_a_share_that_drops_out_while_formats_are_looked_at_judges_nothing(screen, monkeypatch):
     raw, away = screen.folder / "raw/P2", screen.folder / "away"
     screen.raw("P2", "B01").touch()
-    look = usual.usual_format
+    ask = formats.ask
 
-    def dropped(found):
+    def dropped(*given):
         raw.rename(away)
         try:
-            return look(found)
+            return ask(*given)
         finally:
             away.rename(raw)
 
-    monkeypatch.setattr(usual, "usual_format", dropped)
+    monkeypatch.setattr(formats, "ask", dropped)
     with pytest.raises(SetupError, match="was there when the job began and is not now"):
         screen.run()
     monkeypatch.undo()
@@ -316,6 +315,28 @@ def test_wells_are_judged_anew_where_other_images_turn_the_plates_format(screen,
         for path in (tmp_path / "whole").glob(f"*_{well}_*"):
             shutil.copy2(path, whole / path.name)
     assert run() == {"A01", "A04", "B01"}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+@pytest.mark.long
+def test_wells_kept_without_their_images_have_their_say_in_the_format(screen, tmp_path):
+    def quarantined():
+        return {well for _, well, _ in jobs.quarantined(screen.project())}
+
+    set_section(screen, "run", missing_raw="keep")
+    kept = {}
+    for well in ("A02", "A03", "B02"):
+        kept |= remove_images(screen, "P2", well)
+    crop(screen, "P2", "A01", "A04", "A05")  # most of those that are there, not of all
+    screen.run()
+    assert quarantined() == {"A01", "A04", "A05"}
+    crop(screen, "P2", "B01", "A06")  # five of eight: the kept ones would have to be judged anew
+    with pytest.raises(DataError, match=r"A02, A03, B02 must be read again \(most wells that were"):
+        screen.run()
+    put_back(kept)
+    screen.run()
+    assert quarantined() == {"A02", "A03", "B02"}
+    assert screen.plan().reasons == {}
     assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
 
 

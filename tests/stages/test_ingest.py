@@ -12,7 +12,7 @@ import yaml
 
 from plateglass import config as settings
 from plateglass import parts, store
-from plateglass.layouts.usual import usual_format
+from plateglass.formats import ask, usual_format
 from plateglass.measure import quality
 from plateglass.project import Project
 from plateglass.stages import ingest
@@ -63,7 +63,8 @@ class Raw:
         """Run the job; well → Result."""
         job = self.job(known, threads)
         found = ingest.listing(job.entry, job.config)
-        done = ingest.run(job, list(wells or sorted(found.wells)), found, usual_format(found))
+        usual = usual_format(ask(found, dict.fromkeys(found.wells, "signature")))
+        done = ingest.run(job, list(wells or sorted(found.wells)), found, usual)
         results = {result.well: result for result in done}
         ingest.finish(job)
         return results

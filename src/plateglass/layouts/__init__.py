@@ -72,7 +72,9 @@ class Listing:
     )
 
     def planes(self, well: str) -> list[Plane]:
-        """Planes of a well by site, channel and z."""
+        """Planes of a well by site, channel and z; SetupError for one that is not there."""
+        if well not in self._planes:  # of a worker's own listing, made later than its job's
+            raise SetupError(_gone(self.folder / well))
         return [
             Plane(well, site, channel, z, file, page)
             for (site, channel, z), (file, page) in sorted(self._planes[well].items())
@@ -102,13 +104,15 @@ class Listing:
         planes[place] = (file, page)
         self.wells[well].append(mark)
 
+    def drop(self, well: str) -> None:
+        """Take a well out."""
+        del self.wells[well], self._planes[well]
+
     def still_there(self, well: str) -> None:
         """SetupError where a file that was listed is not there any more.
 
         Before an image is judged: a share that drops out in the middle says nothing of those on it.
         """
-        if well not in self.wells:
-            raise SetupError(_gone(self.folder / well))
         for file, size, *_ in self.wells[well]:
             if size >= 0 and not (self.folder / file).exists():
                 raise SetupError(_gone(self.folder / file))

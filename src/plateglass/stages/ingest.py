@@ -28,7 +28,7 @@ _listings: dict[tuple[str, str], Listing] = {}
 def run(job: Job, wells: list[str], found: Listing, usual: Format) -> Iterator[Result]:
     """Ingest these wells in Dask workers; one Result a well.
 
-    ``found`` is the plate's index, ``usual`` what its images are like (`usual_format`).
+    ``found`` is the plate's index, ``usual`` what its images are like (`formats.judge`).
     """
     _listings[job.plate, job.key] = found
     sized = job.config.ingest.pixel_size_um or found.pixel_size_um or usual.pixel_size_um
@@ -47,8 +47,6 @@ def one_well(job: Job, well: str, usual: Format, display: store.Display | None) 
     """
     channels, settings = list(job.config.channel_names), job.config.ingest
     index = _listing(job)
-    if well not in index.wells:
-        index.still_there(well)
     planes = index.planes(well)
     reader = _Reader(index.folder)
     kept: dict[int, str] = {}  # site → key of its pixels
