@@ -6,6 +6,7 @@ import yaml
 from plateglass import config, plates
 from plateglass.errors import UserError
 from plateglass.project import Project
+from plateglass.stages import STAGES
 from screen import PARTS
 
 
@@ -52,6 +53,20 @@ def test_a_saved_model_must_be_there_and_know_the_channels(read, tmp_path):
     project = read(CONTROLS, model="saved")
     assert (project.trains, project.has_model, project.model_key()) == (False, True, "k")
     assert set(project.classed("P1")) == {"A01", "A02", "A03"}
+
+
+def test_what_networks_made_tells_their_own_settings(read, tmp_path):
+    """They may wait for a plate with others than the file's; who trains now tells the file's."""
+    wells = [*CONTROLS, ("A04", "active")]
+    project = read(wells, classes=["negative_control", "active"], epochs=3)
+    project.model_dir.mkdir(parents=True)
+    info = {"key": "k", "settings": {"epochs": 7}}
+    (project.model_dir / "model.json").write_text(json.dumps(info))
+    told = {stage: project.provenance(stage)["config"].get("train") for stage in STAGES}
+    assert told["ingest"] is None and told["segment"] is None
+    assert told["train"]["epochs"] == 3
+    for stage in ("features", "attribute", "aggregate"):
+        assert told[stage]["epochs"] == 7
 
 
 def test_units_come_from_negative_controls_else_from_wells_chosen_by_hash(read):

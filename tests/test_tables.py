@@ -39,6 +39,16 @@ def test_pieces_make_the_table_that_the_whole_makes(tmp_path):
     assert (tmp_path / "pieces.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
+def test_floats_have_neither_dictionaries_nor_statistics_and_what_is_filtered_by_has_them(tmp_path):
+    tables.write(tmp_path / "t.parquet", frame())
+    group = pq.ParquetFile(tmp_path / "t.parquet").metadata.row_group(0)
+    well, cell, area = (group.column(i) for i in range(3))
+    assert "BYTE_STREAM_SPLIT" in area.encodings and not area.has_dictionary_page
+    assert not area.is_stats_set
+    assert (well.statistics.min, well.statistics.max) == ("A00", "A03")
+    assert (cell.statistics.min, cell.statistics.max) == (0, 3)
+
+
 def test_small_pieces_share_row_groups(tmp_path):
     piece = frame(1000)
     schema = pa.Schema.from_pandas(piece, preserve_index=False)

@@ -5,11 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from plateglass.stages import STAGES
-from plateglass.workflow import Workflow
+from plateglass.workflow import MOST_SHOWN, Workflow
 from screen import Screen
 from terminal import snakemake
 
@@ -221,3 +222,32 @@ def test_results_with_braces_are_refused(tmp_path):
     code, said = snakemake(screen, "-n", check=False)
     assert code != 0
     assert "results{x}: Snakemake reads braces as wildcards; rename" in said
+
+
+@pytest.mark.parametrize(("workers", "wanted"), [(None, 1000 + 8 * 300), (2, 1000 + 2 * 300)])
+def test_a_job_asks_for_the_memory_of_its_workers(workers, wanted):
+    config = SimpleNamespace(run=SimpleNamespace(workers=workers))
+    megabytes = Workflow.memory(SimpleNamespace(config=config), job=1000, worker=300)
+    assert megabytes(wildcards=None, threads=8) == wanted
+
+
+@pytest.mark.parametrize("many", [MOST_SHOWN, MOST_SHOWN + 1])
+def test_of_a_large_screen_the_last_words_name_one_report_for_all(tmp_path, capsys, many):
+    names = [f"P{n:02d}" for n in range(many)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").touch()
+    project = Mock(names=names, state=tmp_path)
+    project.well_stages.return_value = []
+    run = SimpleNamespace(
+        config=SimpleNamespace(results=tmp_path),
+        results="results",
+        project=project,
+        plan=True,
+        _began=0,
+    )
+    Workflow.say_where_to_look(run)
+    said = capsys.readouterr().err
+    one_by_one = [f"results/{name}/report.html" in said for name in names]
+    assert (all(one_by_one), any(one_by_one)) == ((many == MOST_SHOWN,) * 2)
+    assert ("results/<plate>/report.html" in said) == (many > MOST_SHOWN)
