@@ -1,12 +1,15 @@
 """Which format a plate's images are judged by, and who is asked."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import tifffile
 
 from plateglass.errors import SetupError
-from plateglass.formats import SAMPLED, ask, usual_format
+from plateglass.formats import SAMPLED, ask, judge, noted, usual_format
 from plateglass.layouts import Format, Listing
+from plateglass.raw import Raw
 
 SMALL, LARGE = (8, 8), (16, 16)
 
@@ -86,3 +89,18 @@ def test_an_image_gone_since_it_was_listed_ends_it(plate, tmp_path):
     found.drop("A02")
     with pytest.raises(SetupError, match="A02 was there when the job began"):
         found.planes("A02")
+
+
+def test_votes_are_noted_and_asked_anew_by_other_settings(plate, tmp_path):
+    found, wells = plate(dict.fromkeys(names(3), SMALL))
+    project = Mock(state=tmp_path, trains=False)
+    project.ledger.return_value, project.own.return_value = {}, {"params": "one"}
+    raw = Raw(wells, listing=found)
+    assert judge(project, "P1", raw) == (Format(SMALL, "uint16", 1), None)
+    plate(dict.fromkeys(names(3), LARGE))  # by the same signature: not looked at
+    assert judge(project, "P1", raw)[0].shape == SMALL
+    project.own.return_value = {"params": "other"}
+    assert judge(project, "P1", raw)[0].shape == LARGE
+    assert noted(project, "P1").turns == 1
+    (tmp_path / "formats/P1.json").write_text('{"usual": ')
+    assert noted(project, "P1").votes == {}

@@ -24,11 +24,15 @@ Votes = dict[str, tuple[str, Format]]  # well → signature of its files, and wh
 
 @dataclass(frozen=True)
 class Note:
-    """What jobs know of a plate: its usual format, how often that has turned, and who said so."""
+    """What jobs know of a plate: its usual format, how often that has turned, and who said so.
+
+    ``made_by`` is `Project.own` of the ingest that asked: by other settings other files are a well's.
+    """
 
     usual: Format | None = None
     turns: int = 0
     votes: Votes = field(default_factory=dict)
+    made_by: dict[str, Any] = field(default_factory=dict)
 
 
 def noted(project: Project, plate: str) -> Note:
@@ -36,7 +40,7 @@ def noted(project: Project, plate: str) -> Note:
     try:
         found = json.loads(_path(project, plate).read_bytes())
         votes = {well: (signed, _format(of)) for well, (signed, of) in found["votes"].items()}
-        return Note(_format(found["usual"]), found["turns"], votes)
+        return Note(_format(found["usual"]), found["turns"], votes, found["made_by"])
     except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):
         return Note()
 
@@ -53,13 +57,13 @@ def judge(project: Project, plate: str, found: Raw) -> tuple[Format, str | None]
     """
     if found.listing is None:
         raise ValueError("nothing was listed")
-    note = noted(project, plate)
-    votes = ask(found.listing, found.wells, note.votes)
+    note, own = noted(project, plate), project.own("ingest")
+    votes = ask(found.listing, found.wells, note.votes if note.made_by == own else None)
     usual = usual_format(votes)
     lines = project.ledger("ingest", plate).values()
     before = str(note.usual) if note.usual else next((e["parts"].get("usual") for e in lines), None)
     turned = before not in (None, str(usual))
-    new = Note(usual, note.turns + turned, votes)
+    new = Note(usual, note.turns + turned, votes, own)
     if new != note:
         write_atomically(_path(project, plate), json.dumps(asdict(new)))
     if not turned or not project.trains or plate not in project.training_plates():

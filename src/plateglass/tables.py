@@ -115,8 +115,8 @@ def plain(schema: pa.Schema) -> pa.Schema:
 def _encodings(schema: pa.Schema) -> dict[str, list[str]]:
     """Floats by their bytes' places, which zstd makes less of; no two are alike, as in a dictionary.
 
-    32-bit floats take a third less room and half the time to write, or less. Nobody skips row groups by
-    a feature's least and largest value, and with a thousand columns these take memory.
+    Nobody skips row groups by a feature's least and largest value, and with a thousand columns these
+    take memory.
     """
     floats = [field.name for field in schema if pa.types.is_floating(field.type)]
     others = [name for name in schema.names if name not in set(floats)]
