@@ -16,7 +16,14 @@ def pytest_addoption(parser):
 
 
 # files that take longest: two processes end together where these are begun first
-LONGEST = ("test_workflow", "test_chain", "test_damage", "test_odd_plates", "test_changes")
+LONGEST = (
+    "test_workflow",
+    "test_chain",
+    "test_damage",
+    "test_gone",
+    "test_odd_plates",
+    "test_changes",
+)
 # of cases that are new in each run (tests/fuzz); processes of pytest's own inherit it
 SEED = os.environ.setdefault("PLATEGLASS_FUZZ_SEED", str(random.SystemRandom().randrange(10**6)))
 COLLECTED = pytest.StashKey[set[str]]()
