@@ -34,7 +34,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_pieces_make_the_table_that_the_whole_makes(tmp_path):
     pieces = [frame(3, 1), frame(0, 2), frame(5, 3)]
     schema = tables.unite(pa.Schema.from_pandas(p, preserve_index=False) for p in pieces)
-    tables.write(tmp_path / "pieces.parquet", iter(pieces), {"a": 1}, schema)
+    tables.write(tmp_path / "pieces.parquet", iter(pieces), {"a": 1}, schema, rows=8)
     tables.write(tmp_path / "whole.parquet", pd.concat(pieces), {"a": 1}, schema)
     assert (tmp_path / "pieces.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
@@ -49,13 +49,29 @@ def test_floats_have_neither_dictionaries_nor_statistics_and_what_is_filtered_by
     assert (cell.statistics.min, cell.statistics.max) == (0, 3)
 
 
-def test_small_pieces_share_row_groups(tmp_path):
-    piece = frame(1000)
+@pytest.mark.parametrize(
+    ("pieces", "wanted"), [(5, [1000, 1000, 500]), (100, [3000] * 16 + [2000])]
+)
+def test_small_pieces_share_row_groups_which_grow_with_the_table(
+    tmp_path, pieces, wanted, monkeypatch
+):
+    monkeypatch.setattr(tables, "GROUP", 400)
+    piece = frame(500)
     schema = pa.Schema.from_pandas(piece, preserve_index=False)
-    tables.write(tmp_path / "t.parquet", (piece for _ in range(25)), schema=schema)
+    many = (piece for _ in range(pieces))
+    tables.write(tmp_path / "t.parquet", many, schema=schema, rows=500 * pieces // 2)
     groups = pq.ParquetFile(tmp_path / "t.parquet").metadata
-    rows = [groups.row_group(i).num_rows for i in range(groups.num_row_groups)]
-    assert rows == [tables.GROUP] * 6 + [1000]
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == wanted
+
+
+def test_waiting_rows_hold_nothing_else_of_what_they_were_read_from(tmp_path):
+    """Names are slices of the whole part that they were read with, features are not."""
+    read = frame(1000).to_dict("series")
+    names = pa.concat_arrays([pa.array(read["Metadata_Well"], pa.string())] * 20)
+    part = pd.DataFrame(read | {"Metadata_Well": pd.Series(names.slice(0, 1000).to_pandas())})
+    schema = tables.schema_of(frame())
+    kept = tables._table(part, schema).column("Metadata_Well").chunk(0)
+    assert kept.offset == 0 and sum(b.size for b in kept.buffers() if b) < 2 * kept.nbytes
 
 
 def test_a_column_that_a_piece_lacks_is_null_there(tmp_path):
@@ -66,7 +82,7 @@ def test_a_column_that_a_piece_lacks_is_null_there(tmp_path):
     ]
     schema = tables.unite(pa.Schema.from_pandas(p, preserve_index=False) for p in pieces)
     assert schema.field("Metadata_Dose").type == pa.string()  # numbers here, text there
-    tables.write(tmp_path / "t.parquet", pieces, schema=schema)
+    tables.write(tmp_path / "t.parquet", pieces, schema=schema, rows=4)
     assert tables.read(tmp_path / "t.parquet")["Metadata_Dose"].tolist()[:2] == ["0.5", "2"]
     assert tables.read(tmp_path / "t.parquet")["Metadata_Dose"].isna().tolist() == [0, 0, 1, 0]
 
@@ -89,7 +105,7 @@ def test_a_failure_half_way_leaves_the_old_table(tmp_path):
         raise RuntimeError("disk gone")
 
     with pytest.raises(RuntimeError):
-        tables.write(path, rows(), schema=schema)
+        tables.write(path, rows(), schema=schema, rows=20_000)
     assert len(tables.read(path)) == 2
     assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
 

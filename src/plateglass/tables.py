@@ -1,6 +1,7 @@
 """How a table is written and read: Parquet, zstd, under a temporary name, saying what made it."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from plateglass.files import damage_of, replacing
 
 KEY = b"plateglass"  # in the file's metadata: JSON of version, config, stage versions, model key
-GROUP = 4000  # rows of a row group at least, which wait in memory: with a thousand columns, 16 MB
+GROUP = 1000  # rows of a row group at least
 
 
 def write(
@@ -20,6 +21,7 @@ def write(
     frames: pd.DataFrame | Iterable[pd.DataFrame],
     provenance: Mapping[str, Any] | None = None,
     schema: pa.Schema | None = None,
+    rows: int | None = None,
 ) -> None:
     """Write a table; readers see the old file or the whole new one.
 
@@ -35,12 +37,15 @@ def write(
     schema
         Columns and types of the pieces (``unite``); a column that a piece lacks is null there.
         Needed for pieces, taken from the frame otherwise.
+    rows
+        How many there are, about; needed for pieces too.
     """
     if isinstance(frames, pd.DataFrame):
-        schema = schema or schema_of(frames)
+        schema, rows = schema or schema_of(frames), len(frames)
         frames = [frames]
-    elif schema is None:
-        raise ValueError("a table written piece by piece needs its schema")
+    elif schema is None or rows is None:
+        raise ValueError("a table written piece by piece needs its schema and number of rows")
+    group = _group(rows)
     if provenance is not None:
         schema = schema.with_metadata({KEY: json.dumps(provenance, sort_keys=True)})
     with (
@@ -50,11 +55,11 @@ def write(
         waiting: list[pa.Table] = []
         for frame in frames:
             waiting.append(_table(frame, schema))
-            if sum(piece.num_rows for piece in waiting) >= GROUP:
-                writer.write_table(pa.concat_tables(waiting), row_group_size=2 * GROUP)
+            if sum(piece.num_rows for piece in waiting) >= group:
+                writer.write_table(pa.concat_tables(waiting), row_group_size=2 * group)
                 waiting = []
         if waiting:
-            writer.write_table(pa.concat_tables(waiting), row_group_size=2 * GROUP)
+            writer.write_table(pa.concat_tables(waiting), row_group_size=2 * group)
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -128,6 +133,14 @@ def _encodings(schema: pa.Schema) -> dict[str, list[str]]:
     }
 
 
+def _group(rows: int) -> int:
+    """Rows of a row group by which a table of so many takes the least memory.
+
+    A group's rows wait, 4 B a value, and of every group before Parquet keeps 1.2 kB a column.
+    """
+    return max(GROUP, round(math.sqrt(rows * 1200 / 4)))
+
+
 def _wider(one: pa.Field, other: pa.Field) -> pa.Field:
     try:
         schemas = [pa.schema([one]), pa.schema([other])]
@@ -144,7 +157,10 @@ def _table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
             columns.append(pa.nulls(len(frame), field.type))
             continue
         values = pa.Array.from_pandas(frame[field.name])
-        if values.type != field.type and pa.types.is_string(field.type):
+        if pa.types.is_string(field.type):
             values = values.cast(pa.string())
+            # a copy: a few names would keep alive all that they were read from
+            chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+            values = pa.concat_arrays([pa.array([], pa.string()), *chunks])
         columns.append(values.cast(field.type))
     return pa.Table.from_arrays(columns, schema=schema)

@@ -50,9 +50,11 @@ def run_plate(job: Job) -> None:
                 waiting = {}
             job.progress(done, len(wells))
 
-    tables.write(job.plate_dir / "cells.parquet", cells(), provenance, schema)
     quarantine = _quarantine(project, job.plate)
-    tables.write(job.plate_dir / "sites.parquet", _sites(project, job, quarantine), provenance)
+    sites = _sites(project, job, quarantine)
+    tables.write(job.plate_dir / "sites.parquet", sites, provenance)
+    rows = int(sites["Count_Cells"].sum()) if "Count_Cells" in sites else 0
+    tables.write(job.plate_dir / "cells.parquet", cells(), provenance, schema, rows)
     known = sorted(project.ledger("ingest", job.plate), key=well_order)
     table = _wells(job.plate, known, profiles, platemap, quarantine, schema.names)
     tables.write(job.plate_dir / "wells.parquet", table, provenance)
