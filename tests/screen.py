@@ -86,29 +86,29 @@ class Screen:
 
         A stage of a whole plate or of the screen counts as the well "".
         """
-        project, plan = self.project(), self.plan()
+        plan = self.plan()
         ran = []
         order = [*STAGES]
         record, importlib = jobs._record, jobs.importlib
 
-        def note(job, ledger, parts, result):
+        def note(job, ledger, parts, result, **facts):
             ran.append((job.plate, job.stage, result.well))
             self.counts[job.plate, job.stage, result.well] = result.counts
-            record(job, ledger, parts, result)
+            return record(job, ledger, parts, result, **facts)
 
         def whole(name):
             """The stage's module, whose calls for a whole plate are noted."""
             module, stage = importlib.import_module(name), name.rpartition(".")[2]
 
             def noted(function):
-                def call(job):
+                def call(job, *more):
                     ran.append((SCREEN if stage == "train" else job.plate, stage, ""))
-                    function(job)
+                    function(job, *more)
 
                 return call
 
             if stage == "train":
-                return SimpleNamespace(run=noted(module.run))
+                return SimpleNamespace(learn=module.learn, write=noted(module.write))
             if stage in ("aggregate", "report"):
                 both = (module.run_plate, module.run_screen)
                 return SimpleNamespace(run_plate=noted(both[0]), run_screen=noted(both[1]))
@@ -122,7 +122,7 @@ class Screen:
             for plate, stage in pending:
                 if until and order.index(stage) > order.index(until):
                     continue
-                jobs.run(project, stage, plate, plan.keys[plate, stage], threads)
+                jobs.run(self.project(), stage, plate, plan.keys[plate, stage], threads)
         finally:
             jobs._record, jobs.importlib = record, importlib
         return ran

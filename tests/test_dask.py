@@ -33,11 +33,12 @@ def then(happens, monkeypatch):
     """Once, after some wells are in the ledger, call ``happens``; returns the wells after it."""
     record, before, after = jobs._record, [], []
 
-    def note(job, ledger, parts, result):
-        record(job, ledger, parts, result)
+    def note(job, ledger, parts, result, **facts):
+        as_before = record(job, ledger, parts, result, **facts)
         (before if len(before) < ENDED_AFTER else after).append(result.well)
         if len(before) == ENDED_AFTER and not after:
             happens()
+        return as_before
 
     monkeypatch.setattr(jobs, "_record", note)
     return after

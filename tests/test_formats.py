@@ -1,22 +1,24 @@
 """Which format a plate's images are judged by, and who is asked."""
 
-from unittest.mock import Mock
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 
 from plateglass.errors import SetupError
-from plateglass.formats import SAMPLED, ask, judge, noted, usual_format
+from plateglass.formats import SAMPLED, ask, count_turn, judge, noted, usual_format
 from plateglass.layouts import Format, Listing
+from plateglass.ledger import Ledger
 from plateglass.raw import Raw
 
 SMALL, LARGE = (8, 8), (16, 16)
+OWN = {"code": 1, "params": "as set"}
 
 
 @pytest.fixture
 def plate(tmp_path):
-    """Function from well → shape (None: no TIFF) to a listing of the images, and their signatures."""
+    """Function from well → shape (None: no TIFF) to a listing of the images."""
 
     def write(shapes):
         found = Listing(tmp_path)
@@ -28,7 +30,7 @@ def plate(tmp_path):
                 tifffile.imwrite(path, np.zeros(shape, np.uint16))
             mark = (path.name, path.stat().st_size, 0)
             found.add(path.name, well, (1, "DNA", 0), path.name, None, mark)
-        return found, dict.fromkeys(shapes, "as it was")
+        return found
 
     return write
 
@@ -37,70 +39,152 @@ def names(count):
     return [f"{row}{column:02d}" for row in "ABCDEFGH" for column in range(1, 13)][:count]
 
 
+def ask_all(found):
+    return ask(found, found.wells, {})
+
+
+def test_a_format_in_words_is_read_again():
+    for like in (Format((8, 9), "uint16", 1), Format((2160, 2560), "uint8", 12)):
+        assert Format.read(str(like)) == like
+
+
 def test_most_of_the_images_that_can_be_read_decide(plate):
-    found, wells = plate({"A01": LARGE, "A02": None, "A03": SMALL, "A04": SMALL, "A05": None})
-    votes = ask(found, wells)
+    votes = ask_all(plate({"A01": LARGE, "A02": None, "A03": SMALL, "A04": SMALL, "A05": None}))
     assert sorted(votes) == ["A01", "A03", "A04"]
     assert usual_format(votes) == Format(SMALL, "uint16", 1)
 
 
 def test_a_plate_without_a_readable_image_has_no_usual_format(plate):
-    assert usual_format(ask(*plate({"A01": None}))).dtype == "unreadable"
+    assert usual_format(ask_all(plate({"A01": None}))).dtype == "unreadable"
 
 
 def test_beyond_the_sample_wells_are_asked_only_where_none_of_it_could_be_read(plate):
-    found, wells = plate(dict.fromkeys(names(SAMPLED + 10), SMALL))
-    votes = ask(found, wells)
+    wells = names(SAMPLED + 10)
+    votes = ask_all(plate(dict.fromkeys(wells, SMALL)))
     assert len(votes) == SAMPLED
-    broken, _ = plate(dict.fromkeys(votes, None) | dict.fromkeys(wells.keys() - votes, LARGE))
-    others = ask(broken, wells)
+    broken = plate(dict.fromkeys(votes, None) | dict.fromkeys(wells - votes.keys(), LARGE))
+    others = ask_all(broken)
     assert len(others) == 1 and votes.keys().isdisjoint(others)
 
 
 def test_a_well_more_moves_one_vote_at_most(plate):
-    found, wells = plate(dict.fromkeys(names(60), SMALL))
-    before = ask(found, wells)
-    found, wells = plate(dict.fromkeys(names(61), SMALL))
-    assert len(before.keys() - ask(found, wells)) <= 1
+    before = ask_all(plate(dict.fromkeys(names(60), SMALL)))
+    assert len(before.keys() - ask_all(plate(dict.fromkeys(names(61), SMALL))).keys()) <= 1
 
 
-def test_a_known_vote_stands_while_the_files_are_as_they_were(plate):
-    found, wells = plate({"A01": SMALL, "A02": SMALL, "A03": SMALL})
-    known = {well: (signed, Format(LARGE, "uint16", 1)) for well, signed in wells.items()}
-    assert ask(found, wells | {"A02": "changed"}, known) == {
-        "A01": ("as it was", Format(LARGE, "uint16", 1)),
-        "A02": ("changed", Format(SMALL, "uint16", 1)),
-        "A03": ("as it was", Format(LARGE, "uint16", 1)),
-    }
-
-
-def test_wells_kept_without_their_images_vote_as_they_did_or_not_at_all(plate):
-    found, wells = plate({"A01": SMALL})
-    kept = {"A02": "as it was", "A03": "as it was"}
-    known = {"A02": ("as it was", Format(LARGE, "uint16", 1))}
-    assert sorted(ask(found, wells | kept, known)) == ["A01", "A02"]
+def test_kept_wells_that_nothing_is_known_of_take_nobodys_place(plate):
+    found = plate(dict.fromkeys(names(96)[::3], SMALL))
+    assert len(ask(found, names(96), {})) == SAMPLED
+    known = dict.fromkeys(names(96), Format(LARGE, "uint16", 1))
+    assert set(ask(found, names(96), known).values()) == {Format(LARGE, "uint16", 1)}
 
 
 def test_an_image_gone_since_it_was_listed_ends_it(plate, tmp_path):
-    found, wells = plate({"A01": SMALL, "A02": SMALL})
+    found = plate({"A01": SMALL, "A02": SMALL})
     (tmp_path / "A02.tif").unlink()
     with pytest.raises(SetupError, match=r"A02\.tif was there when the job began"):
-        ask(found, wells)
+        ask_all(found)
     found.drop("A02")
     with pytest.raises(SetupError, match="A02 was there when the job began"):
         found.planes("A02")
 
 
-def test_votes_are_noted_and_asked_anew_by_other_settings(plate, tmp_path):
-    found, wells = plate(dict.fromkeys(names(3), SMALL))
-    project = Mock(state=tmp_path, trains=False)
-    project.ledger.return_value, project.own.return_value = {}, {"params": "one"}
-    raw = Raw(wells, listing=found)
-    assert judge(project, "P1", raw) == (Format(SMALL, "uint16", 1), None)
-    plate(dict.fromkeys(names(3), LARGE))  # by the same signature: not looked at
-    assert judge(project, "P1", raw)[0].shape == SMALL
-    project.own.return_value = {"params": "other"}
-    assert judge(project, "P1", raw)[0].shape == LARGE
-    assert noted(project, "P1").turns == 1
-    (tmp_path / "formats/P1.json").write_text('{"usual": ')
-    assert noted(project, "P1").votes == {}
+class Judged:
+    """A plate of which ingest judges what was found, and notes it."""
+
+    def __init__(self, plate, folder):
+        self.listed, self.folder, self.own = plate, folder, OWN
+        self.wells = dict.fromkeys(names(5), "signature")
+        self.ledger = Ledger(folder / "ledger.jsonl")
+
+    def images(self, shape, wells=None):
+        """Other images of these wells, by other signatures; of all, those of before."""
+        self.listing = self.listed(
+            dict.fromkeys(self.wells, SMALL) | dict.fromkeys(wells or self.wells, shape)
+        )
+        if wells:
+            self.wells |= dict.fromkeys(wells, str(shape))
+
+    def judge(self, *kept):
+        project = SimpleNamespace(state=self.folder, own=lambda stage: self.own)
+        for well in kept:
+            self.listing.drop(well)
+        raw = Raw(self.wells, listing=self.listing, kept=frozenset(kept))
+        return judge(project, "P1", raw, self.ledger)
+
+    def note_results(self, usual, **facts):
+        for well, signature in self.wells.items():
+            parts = {**self.own, "in": signature, "usual": str(usual)}
+            self.ledger.add(well, parts=parts, key="key", files={}, **facts)
+
+
+@pytest.fixture
+def judged(plate, tmp_path):
+    return Judged(plate, tmp_path)
+
+
+def test_results_vote_and_no_image_of_theirs_is_opened(judged):
+    judged.images(SMALL)
+    assert judged.judge() == (Format(SMALL, "uint16", 1), False)
+    judged.note_results(Format(SMALL, "uint16", 1))
+    judged.images(LARGE)  # of the same size and time: the documented blind spot
+    assert judged.judge() == (Format(SMALL, "uint16", 1), False)
+    judged.note_results(
+        Format(SMALL, "uint16", 1), left_out=["site 1"]
+    )  # then its first image may be
+    assert judged.judge() == (Format(LARGE, "uint16", 1), True)
+
+
+def test_a_turn_is_counted_once_though_the_job_was_killed(judged):
+    judged.images(SMALL)
+    judged.judge()
+    judged.note_results(Format(SMALL, "uint16", 1))
+    judged.images(LARGE, ["A01", "A02", "A03"])
+    assert judged.judge() == (Format(LARGE, "uint16", 1), True)
+    assert judged.judge() == (Format(LARGE, "uint16", 1), False)  # before it noted a result
+    assert noted(judged.folder, "P1").turns == 1
+    judged.wells = dict.fromkeys(judged.wells, "signature")
+    judged.images(SMALL)  # put back: nothing was judged by the other
+    assert judged.judge() == (Format(SMALL, "uint16", 1), False)
+    assert noted(judged.folder, "P1").turns == 1
+
+
+@pytest.mark.parametrize("lost", ["the note", "the ledger", "both"])
+def test_a_turn_is_seen_by_the_note_or_by_the_ledger(judged, lost):
+    judged.images(SMALL)
+    judged.judge()
+    judged.note_results(Format(SMALL, "uint16", 1))
+    if lost != "the ledger":
+        (judged.folder / "formats/P1.json").write_text('{"usual": ')
+    if lost != "the note":
+        judged.ledger.clear()
+    judged.images(LARGE, ["A01", "A02", "A03"])
+    assert judged.judge()[1] == (lost != "both")
+
+
+def test_wells_kept_without_images_vote_by_what_was_made_of_them(judged):
+    judged.images(SMALL)
+    judged.judge()
+    judged.note_results(Format(SMALL, "uint16", 1), left_out=["site 2"])
+    (judged.folder / "formats/P1.json").unlink()
+    judged.images(LARGE, ["A01", "A02"])
+    assert judged.judge("A03", "A04", "A05") == (Format(SMALL, "uint16", 1), False)
+
+
+def test_other_settings_turn_nothing_and_ask_anew(judged):
+    """Of them the plan knows."""
+    judged.images(SMALL)
+    judged.judge()
+    judged.note_results(Format(SMALL, "uint16", 1))
+    judged.images(LARGE)
+    judged.own = OWN | {"params": "others"}
+    assert judged.judge() == (Format(LARGE, "uint16", 1), False)
+
+
+def test_turns_outlive_what_is_noted_besides(judged):
+    count_turn(judged.folder, "P1")
+    judged.images(SMALL)
+    judged.judge()
+    count_turn(judged.folder, "P1")
+    note = noted(judged.folder, "P1")
+    assert (note.turns, note.usual) == (2, "8 × 8 uint16, 1 plane")

@@ -94,6 +94,9 @@ def test_plates_are_listed_by_threads_where_listing_waits(tmp_path, waited):
     one_by_one = {name: raw.scan(found, name) for name in found.names}
     assert list(made.raw) == found.names
     assert made.raw == {name: look.wells for name, look in one_by_one.items()}
+    assert {name: look.bytes for name, look in made._found.items()} == {
+        name: look.bytes for name, look in one_by_one.items()
+    }
     named = [note.split(":")[0] for note in made.notes if note.startswith("plate")]
     assert named == ["plate P0002", "plate P0033"]
 

@@ -7,106 +7,109 @@ that did not change may be judged otherwise once it has turned: so jobs note it,
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from plateglass.errors import DataError
 from plateglass.files import write_atomically
 from plateglass.layouts import Format, Listing
-from plateglass.project import Project
-from plateglass.raw import Raw
+from plateglass.ledger import Ledger
+
+if TYPE_CHECKING:
+    from plateglass.project import Project
+    from plateglass.raw import Raw
 
 SAMPLED = 25  # wells of which one image is looked at
-
-Votes = dict[str, tuple[str, Format]]  # well → signature of its files, and what one of them is like
 
 
 @dataclass(frozen=True)
 class Note:
-    """What jobs know of a plate: its usual format, how often that has turned, and who said so.
+    """What jobs remember of a plate.
 
-    ``made_by`` is `Project.own` of the ingest that asked: by other settings other files are a well's.
+    ``usual``: its usual format in words, by the ingest of which ``made_by`` is `Project.own`.
+    ``turns``: how often what is made of its wells changed, or may have, behind a plan's back.
     """
 
-    usual: Format | None = None
-    turns: int = 0
-    votes: Votes = field(default_factory=dict)
+    usual: str | None = None
     made_by: dict[str, Any] = field(default_factory=dict)
+    turns: int = 0
 
 
-def noted(project: Project, plate: str) -> Note:
-    """What the last ingest of a plate noted; an empty note where there is none, or a torn one."""
+def noted(state: Path, plate: str) -> Note:
+    """The note on a plate; an empty one where there is none, or a torn one."""
     try:
-        found = json.loads(_path(project, plate).read_bytes())
-        votes = {well: (signed, _format(of)) for well, (signed, of) in found["votes"].items()}
-        return Note(_format(found["usual"]), found["turns"], votes, found["made_by"])
-    except (FileNotFoundError, AttributeError, KeyError, TypeError, ValueError):
+        return Note(**json.loads((state / "formats" / f"{plate}.json").read_bytes()))
+    except (FileNotFoundError, TypeError, ValueError):
         return Note()
 
 
-def judge(project: Project, plate: str, found: Raw) -> tuple[Format, str | None]:
-    """The usual format of what was ``found`` of a plate, noted; and what to tell the user if it turned.
+def count_turn(state: Path, plate: str) -> None:
+    """Wells came out otherwise than a plan could know: by it networks are known to be stale."""
+    note = noted(state, plate)
+    _write(state, plate, replace(note, turns=note.turns + 1))
 
-    That is where networks learn from wells that are judged by it: the plan left them out.
 
-    Raises
-    ------
-    SetupError
-        A file is gone since it was listed.
+def judge(project: "Project", plate: str, found: "Raw", ledger: Ledger) -> tuple[Format, bool]:
+    """The usual format of what was ``found`` of a plate, noted; and whether it turned, which is counted.
+
+    Not where other settings made the difference, of which the plan knows. SetupError as `ask`.
     """
-    if found.listing is None:
-        raise ValueError("nothing was listed")
-    note, own = noted(project, plate), project.own("ingest")
-    votes = ask(found.listing, found.wells, note.votes if note.made_by == own else None)
-    usual = usual_format(votes)
-    lines = project.ledger("ingest", plate).values()
-    before = str(note.usual) if note.usual else next((e["parts"].get("usual") for e in lines), None)
-    turned = before not in (None, str(usual))
-    new = Note(usual, note.turns + turned, votes, own)
+    own, note = project.own("ingest"), noted(project.state, plate)
+    usual = usual_format(ask(found.listing, found.wells, _known(own, found, ledger)))
+    parts = [entry["parts"] for entry in ledger.values()]
+    before = {made["usual"] for made in parts if "usual" in made and own.items() <= made.items()}
+    told = note.usual if note.made_by == own else None
+    if told is not None and not before:  # the ledger is lost
+        before = {told}
+    turned = told != str(usual) and bool(before - {str(usual)})
+    new = Note(str(usual), own, note.turns + turned)
     if new != note:
-        write_atomically(_path(project, plate), json.dumps(asdict(new)))
-    if not turned or not project.trains or plate not in project.training_plates():
-        return usual, None
-    return usual, (
-        f"plate {plate}: most wells that were looked at have images of {usual} now, of {before} before; "
-        "training wells are judged by it: give the same command again for what is made of them"
-    )
+        _write(project.state, plate, new)
+    return usual, turned
 
 
-def ask(found: Listing, wells: dict[str, str], known: Votes | None = None) -> Votes:
-    """Some wells and what one image of each is like, by its header.
+def ask(found: Listing, wells: Collection[str], known: dict[str, Format]) -> dict[str, Format]:
+    """Some of the wells, and what one image of each is like: as ``known``, else by its header.
 
-    ``wells``: well → signature of its files; of one that stands among the ``known`` with the same, no
-    file is opened, so that wells kept without their images (``run.missing_raw: keep``) have their say. They
-    are chosen by a hash of their names, so that a well more or less moves one vote at most; a file
-    that cannot be read has none, and where none of them can, the other wells are asked in turn.
-    SetupError where a file is gone since it was listed.
+    They are chosen by a hash of their names, so that a well more or less moves one vote at most; a file
+    that cannot be read has none, and where none of them can, the other wells are asked in turn. A well
+    that is not ``found`` (kept without its images) and not known has no say. SetupError where a file is
+    gone since it was listed.
     """
-    votes: Votes = {}
-    by_hash = sorted(wells, key=lambda well: hashlib.blake2b(well.encode()).digest())
-    for count, well in enumerate(by_hash):
+    votes: dict[str, Format] = {}
+    there = [well for well in wells if well in known or well in found.wells]
+    there.sort(key=lambda well: hashlib.blake2b(well.encode()).digest())
+    for count, well in enumerate(there):
         if count >= SAMPLED and votes:
             break
-        before = (known or {}).get(well)
-        if before and before[0] == wells[well]:
-            votes[well] = before
-        elif well in found.wells and (like := _look(found, well)):
-            votes[well] = wells[well], like
+        if like := known.get(well) or _look(found, well):
+            votes[well] = like
     return votes
 
 
-def usual_format(votes: Votes) -> Format:
+def usual_format(votes: dict[str, Format]) -> Format:
     """What most votes say, the first of them where two formats have as many.
 
-    ``pages`` is the number of z planes, in the file or by name; ``pixel_size_um`` is the first that a
-    header tells.
+    ``pages`` is the number of z planes, in the file or by name.
     """
-    counts = Counter((like.shape, like.dtype, like.pages) for _, like in votes.values())
-    if not counts:
-        return Format((0, 0), "unreadable", 0)
-    sizes = (like.pixel_size_um for _, like in votes.values() if like.pixel_size_um)
-    return Format(*counts.most_common(1)[0][0], pixel_size_um=next(sizes, None))
+    counts = Counter(replace(like, pixel_size_um=None) for like in votes.values())
+    return counts.most_common(1)[0][0] if counts else Format((0, 0), "unreadable", 0)
+
+
+def _known(own: dict[str, Any], found: "Raw", ledger: Ledger) -> dict[str, Format]:
+    """What wells' images are like that ingest made a result of as they are now.
+
+    One with a site left out may have another first image than that, and is asked if it can be.
+    """
+    return {
+        well: Format.read(entry["parts"]["usual"])
+        for well, entry in ledger.computed().items()
+        if {**own, "in": found.wells.get(well)}.items() <= entry["parts"].items()
+        and "usual" in entry["parts"]
+        and (well in found.kept or not entry.get("left_out"))
+    }
 
 
 def _look(found: Listing, well: str) -> Format | None:
@@ -122,14 +125,8 @@ def _look(found: Listing, well: str) -> Format | None:
         return None
     levels = sum(plane[1:3] == first[1:3] for plane in planes)  # of that site and channel
     by_name = first.page is not None or levels > 1
-    return Format(
-        header.shape, header.dtype, levels if by_name else header.pages, header.pixel_size_um
-    )
+    return replace(header, pages=levels if by_name else header.pages)
 
 
-def _format(found: dict[str, Any]) -> Format:
-    return Format(**found | {"shape": tuple(found["shape"])})
-
-
-def _path(project: Project, plate: str) -> Path:
-    return project.state / "formats" / f"{plate}.json"
+def _write(state: Path, plate: str, note: Note) -> None:
+    write_atomically(state / "formats" / f"{plate}.json", json.dumps(asdict(note)))

@@ -11,6 +11,7 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from plateglass import formats, lock, markers, store
 from plateglass.errors import DamageError, DataError, UserError
@@ -19,6 +20,7 @@ from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, ingest_key
 from plateglass.project import Project
 from plateglass.raw import Raw, scan, unreadable
+from plateglass.reasons import some
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result, begin_imports, peak_mb, peak_worker_mb
 
@@ -38,8 +40,8 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
 def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
     if stage in STAGES and not key.partition(".")[0].endswith(project.basis(stage, plate)):
         raise UserError(
-            f"{plate} {stage}: the settings or a platemap changed after this run was planned; nothing "
-            "was computed with them, give the same command again"
+            f"{plate} {stage}: the settings or a platemap changed after this run was planned, or training "
+            "wells came out otherwise than it knew; nothing was computed, give the same command again"
         )
     for name in project.training_plates() if stage == "train" else [plate]:
         _keep_platemap(project, name)
@@ -133,25 +135,27 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     """
     stage, plate = job.stage, job.plate
     ledger = project.ledger(stage, plate)
-    found, usual, turned, given = Raw({}), None, None, {}
+    found, given, usual, ends = Raw({}), {}, None, []
     if stage == "ingest":
         found = scan(project, plate)
         if found.doubt:
             raise DataError(found.doubt)
         if found.listing is not None:
-            usual, turned = formats.judge(project, plate, found)
+            usual, turned = formats.judge(project, plate, found, ledger)
             given = {"found": found.listing, "usual": usual}
+            if turned and project.trains and plate in project.training_plates():
+                ends.append(f"most wells that were looked at have images of {usual} now")
     wants = project.wants(stage, plate, found.wells, usual and str(usual))
     if stage == "features":
         _freeze_units(project, plate)
     lost = markers.damaged(ledger, job.plate_dir, doubted) | _parts_lost(job, ledger)
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
-    if stage == "ingest" and doubted:  # a job may have been killed before it noted what it stored
-        gone = sorted({*gone, *store.wells(job.store)} - wants.keys())
+    if stage == "ingest":
+        _check_raw(project, job, found, reasons)
+        if doubted:  # a job may have been killed before it noted what it stored
+            gone = sorted({*gone, *store.wells(job.store)} - wants.keys())
     wells = sorted(reasons.keys() - set(gone))
-    if why := unreadable(plate, found, reasons):
-        raise DataError(why)
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
     if wells or gone or stage == "ingest":  # ingest: channels may have other colours
         begin_imports(job, wells)
@@ -163,26 +167,50 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         known = {w: e["key"] for w, e in ledger.computed().items() if w not in lost}
         job = replace(job, known=known)
         job.progress(0, len(wells))
-        quarantined = 0
+        quarantined, others = 0, []
         for count, result in enumerate(module.run(job, wells, **given) if wells else (), 1):
-            _record(job, ledger, wants[result.well], result)
+            facts = {"images": found.there[result.well]} if stage == "ingest" else {}
+            if not _record(job, ledger, wants[result.well], result, **facts):
+                others.append(result.well)
             quarantined += result.quarantine is not None
             job.progress(count, len(wells))
         if quarantined:
             print(f"{plate} {stage}: {quarantined} well(s) quarantined, see the report")
+        if others:
+            ends.append(f"{some(others)} came out otherwise than before, of what seemed the same")
         if hasattr(module, "finish"):
             module.finish(job)
         ledger.compact()
-    if stage == "ingest" and not job.key.startswith(ingest_key(project, plate, found.wells)):
+    if stage == "ingest" and not _is_planned(project, job, found):
         raise DataError(
             f"plate {plate}: its files changed after this run was planned; what is there now was "
             "ingested, give the same command again for the rest"
         )
-    if turned:
-        raise DataError(turned)
+    if ends:
+        raise DataError(
+            f"plate {plate}: {'; '.join(ends)}, which no plan could know: give the same command again for "
+            "what is made of them"
+        )
     roots = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}
     root = roots.get(stage, job.store) / "zarr.json"
     return [root] if stage in roots and root.exists() else []
+
+
+def _is_planned(project: Project, job: Job, found: Raw) -> bool:
+    """Whether what lies in the plate's folder is what the plan saw there."""
+    return job.key.startswith(ingest_key(project, job.plate, found.wells))
+
+
+def _check_raw(project: Project, job: Job, found: Raw, reasons: dict[str, str]) -> None:
+    """DataError where wells were kept that must be read, or are gone that the plan still saw."""
+    if why := unreadable(job.plate, found, reasons):
+        raise DataError(why)
+    gone = sorted(well for well, reason in reasons.items() if reason == "removed")
+    if gone and not _is_planned(project, job, found):
+        raise DataError(
+            f"plate {job.plate}: its files changed after this run was planned, {some(gone)} are gone: "
+            "nothing was touched. Give the same command again if that is meant"
+        )
 
 
 def _freeze_units(project: Project, plate: str) -> None:
@@ -195,26 +223,43 @@ def _freeze_units(project: Project, plate: str) -> None:
         write_atomically(path, json.dumps({"wells": project.units_wells(plate, known)}))
 
 
-def _record(job: Job, ledger: Ledger, parts: dict, result: Result) -> None:
-    """One line of the ledger, and one of the log."""
+def _record(job: Job, ledger: Ledger, parts: dict, result: Result, **facts: Any) -> bool:
+    """One line of the ledger, and one of the log.
+
+    False if the well was made anew of what seemed the same, and came out otherwise. No plan can know of
+    it: what comes after is done no more.
+    """
     result.sign(job.plate_dir)
+    entry = {"parts": parts, "key": None, "files": result.stored or {}, **facts}
     if result.quarantine is None:
         made_from = parts
         if result.content is not None:  # which tells what became of the well, whatever judged it
             made_from = {k: v for k, v in parts.items() if k != "usual"} | {"in": result.content}
-        key = fingerprint(job.stage, made_from)
-        same = job.known.get(result.well) == key
-        entry = {"parts": parts, "key": key, "files": result.stored}
-        if result.left_out:
-            entry["left_out"] = list(result.left_out)
-        print(f"{result.well} {'unchanged' if same else 'done'} {json.dumps(result.counts)}")
+        entry["key"] = fingerprint(job.stage, made_from)
+        how = "unchanged" if job.known.get(result.well) == entry["key"] else "done"
+        print(f"{result.well} {how} {json.dumps(result.counts)}")
     else:
-        entry = {"parts": parts, "key": None, "files": result.stored or {}}
         entry["quarantine"] = result.quarantine
-        if result.left_out:
-            entry["left_out"] = list(result.left_out)
         print(f"{result.well} quarantined: {result.quarantine}")
+    if result.left_out:
+        entry["left_out"] = list(result.left_out)
+    before = ledger.get(result.well, {})
+    told = ("key", "quarantine", "left_out")
+    as_before = before.get("parts") != parts or all(before.get(k) == entry.get(k) for k in told)
+    if not as_before:  # before the line: a kill in between costs a look
+        _forget_later(job)
     ledger.add(result.well, **entry)
+    return as_before
+
+
+def _forget_later(job: Job) -> None:
+    """No stage after this one is done any more: their jobs shall look."""
+    names = list(STAGES)
+    for stage in names[names.index(job.stage) + 1 :]:
+        for plate in (job.plate, SCREEN):
+            markers.remove(job.project, plate, stage)
+    if job.stage in ("ingest", "segment"):  # networks may be others: all plates' stages must look
+        formats.count_turn(job.state, job.plate)
 
 
 def _parts_lost(job: Job, ledger: Ledger) -> set[str]:
@@ -232,13 +277,15 @@ def _whole(project: Project, job: Job, doubted: bool) -> list[Path]:
     ):
         print(f"{job.plate} {job.stage}: made of what it would be made of now")
     else:
-        ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
         job.plate_dir.mkdir(parents=True, exist_ok=True)
         module = importlib.import_module(f"plateglass.stages.{job.stage}")
         if job.stage == "train":
             for plate in project.training_plates():
                 _freeze_units(project, plate)
-            module.run(replace(job, model=key))
+            learnt = module.learn(replace(job, model=key))  # meanwhile the old networks stand
+        ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
+        if job.stage == "train":
+            module.write(replace(job, model=key), learnt)
         else:
             (module.run_screen if job.plate == SCREEN else module.run_plate)(job)
         ledger.add(WHOLE, key=key, files={name: digest(job.plate_dir / name) for name in names})

@@ -15,6 +15,7 @@ from plateglass.files import write_atomically
 from plateglass.plates import well_name
 
 WHOLE = ""  # stands for the well in the one line of a stage of a whole plate
+DAMAGED = "stored result is damaged"  # why a well is done again
 _text = json.JSONEncoder(sort_keys=True, default=str).encode  # made once: a plan asks by the well
 
 
@@ -119,6 +120,6 @@ def todo(
             reasons[well] = (
                 ", ".join(names[k] for k in changed) or "of another version of plateglass"
             )
-    reasons |= {well: "stored result is damaged" for well in damaged if well in wants}
+    reasons |= {well: DAMAGED for well in damaged if well in wants}
     reasons |= {well: "removed" for well in ledger.keys() - wants.keys()}
     return reasons

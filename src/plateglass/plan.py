@@ -17,11 +17,10 @@ from typing import Any
 
 from plateglass import markers
 from plateglass.errors import PlateglassError, SetupError, UserError
-from plateglass.formats import noted
 from plateglass.ledger import WHOLE, fingerprint
 from plateglass.project import Project
 from plateglass.raw import Raw, scan, unreadable
-from plateglass.reasons import Reasons, in_words, ranges, some
+from plateglass.reasons import LOST, Reasons, in_words, ranges, some
 from plateglass.stages import SCREEN, STAGES
 
 ROOM = 1.5  # bytes of a store for a byte of raw images, generously
@@ -68,8 +67,8 @@ class Plan:
         self._found: dict[str, Raw] = {}
         self._listed: dict[str, tuple[dict[str, str], str]] = {}
         self._have = markers.known(project)
-        self._why = Reasons(project, self.raw, self._have)
         self._scan()
+        self._why = Reasons(project, self.raw, self._have)
         self._check_model()
         self._make()
         self._note_training()
@@ -212,8 +211,7 @@ class Plan:
                     for well, label in sorted(project.classed(plate).items())
                 ]
                 units = [(w, raw[plate][w]) for w in project.units_wells(plate, raw[plate])]
-                turns = noted(project, plate).turns
-                rows.append((plate, wells, units, self._left_behind(plate), turns))
+                rows.append((plate, wells, units, self._left_behind(plate)))
             train_key = fingerprint(rows, own("ingest"), own("segment"), own("train"))
             train_key = on_basis(project, "train", SCREEN, train_key)
             if behind := self._waits_for():
@@ -285,13 +283,15 @@ class Plan:
         Refused half-way, it has pixels without labels; its own jobs have to come first.
         """
         behind = [name for name in self.project.training_plates() if self._left_behind(name)]
-        known, there = self._have[SCREEN, "train"], self.project.model_dir / "model.json"
-        if not behind or not known or not there.exists():
+        ledger = self.project.ledger("train", SCREEN)
+        stand = WHOLE in ledger and not markers.lost(self.project, "train", SCREEN, ledger)
+        if not behind or not stand:
             return None
-        key, repairs = next(iter(known.items()))
-        self.keys[SCREEN, "train"] = f"{key}.{repairs}"
         self.notes.append(f"the networks stay as they are until {some(behind)} can be run")
-        return key
+        for key, repairs in self._have[SCREEN, "train"].items():
+            self.keys[SCREEN, "train"] = f"{key}.{repairs}"
+            return key
+        return ledger[WHOLE]["key"]  # a job that was to train others did not get to it
 
     def _left_behind(self, plate: str) -> bool:
         """Whether a plate that is refused has something to do.
@@ -351,17 +351,21 @@ class Plan:
         key = on_basis(self.project, stage, plate, key)
         seen = bool(self._have[plate, stage])
         if self._ask(stage, plate, key):
-            known = key in self._have[plate, stage]  # this very key, but damaged
-            if not known and self._is_made(stage, plate):
+            again = key in self._have[plate, stage]  # this very key: damaged
+            if not again and self._is_made(stage, plate):
                 self.reasons[plate, stage] = {}
                 return
-            why = "what was stored is damaged" if known else self._why.named(stage, plate)
+            why = LOST if again else self._why.named(stage, plate)
             self.reasons[plate, stage] = {"": (why or reason) if seen else "new"}
 
     def _is_made(self, stage: str, plate: str) -> bool:
         """Whether a job will find its tables or report made of what they would be made of."""
         if plate == SCREEN:
-            before = any(why for (_, name), why in self.reasons.items() if name != "report")
+            before = any(
+                why
+                for (name, of), why in self.reasons.items()
+                if of != "report" and name not in self.refused
+            )
         else:
             in_front = [(SCREEN, "train"), *((plate, name) for name in STAGES)]
             before = any(self.reasons.get(job) for job in in_front)

@@ -11,6 +11,7 @@ from typing import Any
 from plateglass import plates
 from plateglass.config import Config
 from plateglass.errors import DataError, UserError
+from plateglass.formats import noted
 from plateglass.ledger import WHOLE, Ledger, fingerprint
 from plateglass.stages import SCREEN, STAGES
 
@@ -150,6 +151,13 @@ class Project:
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return {}
 
+    @cached_property
+    def _turns(self) -> list[tuple[str, int]]:
+        """How often training plates' wells changed behind a plan's back."""
+        if not self.trains:
+            return []
+        return [(name, noted(self.state, name).turns) for name in self.training_plates()]
+
     # ------------------------------------------------------------------ plate units
     def units_wells(self, plate: str, wells: Iterable[str]) -> list[str]:
         """The wells that a plate's units are chosen to be made from, of those in ``wells``.
@@ -203,7 +211,8 @@ class Project:
         """Digest of what settings and platemaps say of a job: the end of its key.
 
         A job reads them anew. By this it knows whether they are those that its key was made of; those
-        of the stages before it too, which it may ask or print.
+        of the stages before it too, which it may ask or print. So it does of training wells that were
+        made otherwise than its plan knew.
         """
         maps: Any = None
         if stage == "ingest":
@@ -214,12 +223,13 @@ class Project:
             maps = self.names
         elif stage in ("features", "attribute"):
             called = sorted(self.classed(plate)) if self.has_model else []
-            maps = called, self.negatives(plate, self.labels(plate))
+            maps = called, self.negatives(plate, self.labels(plate)), self._turns
         elif stage == "train":
-            maps = [
+            classed = [
                 (sorted(self.classed(name).items()), self.negatives(name, self.labels(name)))
                 for name in self.training_plates()
             ]
+            maps = classed, self._turns
         model = self.model_key() if self.config.train.model is not None else None
         if stage not in self._until:
             self._until[stage] = fingerprint([self.own(name) for name in self._used(stage)])

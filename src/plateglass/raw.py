@@ -1,9 +1,8 @@
 """What lies in a plate's folder, and whether it can be trusted: asked by the plan and by ingest."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from plateglass.errors import PlateglassError
 from plateglass.layouts import Listing, NothingThere, listing
@@ -15,9 +14,9 @@ from plateglass.project import Project
 class Raw:
     """Signature and bytes of each well's files; ``doubt`` says why nothing may be dropped by them.
 
-    ``listing`` is what they were told by; None where they are told as they were. ``kept``: wells
-    without images that ``run.missing_raw: keep`` tells as they were. ``ignored``: the first images
-    there that the layout does not take.
+    ``listing`` is what they were told by; None where they are told as they were. ``there``: how many of
+    each well's files are. ``kept``: wells without (all) their images that ``run.missing_raw: keep``
+    tells as they were. ``ignored``: the first images there that the layout does not take.
     """
 
     wells: dict[str, str]
@@ -26,6 +25,7 @@ class Raw:
     listing: Listing | None = None
     ignored: tuple[str, ...] = ()
     kept: frozenset[str] = frozenset()
+    there: dict[str, int] = field(default_factory=dict)
 
 
 def signatures(found: Listing) -> dict[str, str]:
@@ -71,34 +71,34 @@ def scan(
         raise
     now = signatures(found)
     sizes = {well: sum(size for _, size, *_ in files) for well, files in found.wells.items()}
-    if settled(now):
-        return Raw(now, sizes, listing=found, ignored=tuple(found.ignored))
-    ledger = project.ledger("ingest", plate)
-    known = _known(ledger)
     # a LoadData table may name images that are not there
-    there = {well for well, of in found.wells.items() if any(size >= 0 for _, size, *_ in of)}
-    gone = ledger.computed().keys() - there
-    if keep:  # also where some of a well's files are left
+    there = {well: sum(size >= 0 for _, size, *_ in of) for well, of in found.wells.items()}
+    raw = Raw(now, sizes, listing=found, ignored=tuple(found.ignored), there=there)
+    if settled(now):
+        return raw
+    ledger = project.ledger("ingest", plate)
+    known, computed = _known(ledger), ledger.computed().keys()
+    gone = {well for well in ledger if not there.get(well)}
+    if keep:
+        # also where some of a well's files are left
         gone |= {
             well
-            for well in ledger.computed().keys() & now.keys()
-            if now[well] != known[well] and _incomplete(found, well, project.config.channel_names)
+            for well in ledger.keys() & now.keys()
+            if now[well] != known[well] and there[well] < ledger[well].get("images", 0)
         }
-    if gone and keep:
         kept = {well: known[well] for well in gone}
-        for well in gone & found.wells.keys():  # which a table names still
+        for well in gone & found.wells.keys():
             found.drop(well)
-        ignored = tuple(found.ignored)
-        return Raw(now | kept, sizes, listing=found, ignored=ignored, kept=frozenset(kept))
-    many = len(ledger.computed())
-    if 2 * len(gone) > many and plate not in run.accept_removed:
+        return replace(raw, wells=now | kept, kept=frozenset(kept))
+    gone &= computed
+    if 2 * len(gone) > len(computed) and plate not in run.accept_removed:
         doubt = (
-            f"plate {plate}: {len(gone)} of {many} known wells have no image in {folder}; "
+            f"plate {plate}: {len(gone)} of {len(computed)} known wells have no image in {folder}; "
             "nothing was touched. Mend the folder, or set run.missing_raw: keep, or "
             f"run.accept_removed: [{plate}]"
         )
         return Raw(known, doubt=doubt)
-    return Raw(now, sizes, listing=found, ignored=tuple(found.ignored))
+    return raw
 
 
 def unreadable(plate: str, found: Raw, reasons: dict[str, str]) -> str | None:
@@ -113,15 +113,6 @@ def unreadable(plate: str, found: Raw, reasons: dict[str, str]) -> str | None:
         "gone; nothing was touched. Bring them back, or take the change back; or drop what is gone: "
         f"{drop}"
     )
-
-
-def _incomplete(found: Listing, well: str, channels: Collection[str]) -> bool:
-    """Whether a site of the well lacks a channel's file now."""
-    sites: dict[int, set[str]] = defaultdict(set)
-    for plane in found.planes(well):
-        sites[plane.site].add(plane.channel)
-    absent = any(size < 0 for _, size, *_ in found.wells[well])
-    return absent or any(len(there) < len(channels) for there in sites.values())
 
 
 def _known(ledger: Ledger) -> dict[str, str]:

@@ -6,10 +6,12 @@ from functools import cached_property
 from typing import Any
 
 from plateglass import markers
-from plateglass.ledger import WHOLE, todo
+from plateglass.ledger import DAMAGED, WHOLE, todo
 from plateglass.plates import well_order
 from plateglass.project import Project
 from plateglass.stages import SCREEN, STAGES
+
+LOST = "what was stored is damaged"
 
 
 class Reasons:
@@ -44,9 +46,11 @@ class Reasons:
         reasons = todo(ledger, known, lost, named)
         for well, reason in pending.items():
             if reason == "removed":
-                reasons[well] = "removed"
-            elif "damaged" not in reason or well not in ledger:
-                told = well not in ledger or ": " in reason  # where it began, not all on the way
+                if well in ledger:
+                    reasons[well] = "removed"
+            elif reason != DAMAGED or well not in ledger:
+                # where it began, not all on the way
+                told = well not in ledger or reason.partition(": ")[0] in STAGES
                 reasons[well] = reason if told else f"{STAGES[stage].after}: {reason}"
         # of a touched image ingest may make what it made before, and these stay
         of_all = []
@@ -64,13 +68,14 @@ class Reasons:
 
         ``again``: the same key was asked for before.
         """
-        if not (self.project.model_dir / "model.json").exists():
+        ledger = self.project.ledger("train", SCREEN)
+        there = (self.project.model_dir / "model.json").exists()
+        if not there and not ledger:
             return "new"
         if self.other_model and not again:
             return self.named("train", SCREEN) or "training wells or their stages changed"
-        ledger = self.project.ledger("train", SCREEN)
-        if again or markers.lost(self.project, "train", SCREEN, ledger):
-            return "what was stored is damaged"
+        if again or not there or markers.lost(self.project, "train", SCREEN, ledger):
+            return LOST
         return "" if self.other_model is None else "training wells may have changed"
 
     @cached_property
@@ -90,10 +95,14 @@ class Reasons:
             read_before = {well: entry["parts"]["in"] for well, entry in ingest.items()}
             raw = {well: read_before.get(well, new) for well, new in self._raw[plate].items()}
             read = todo(ingest, project.wants("ingest", plate, raw)).keys()
+            # what is new may end in quarantine, and what was there has no part in the networks
+            unsure = read - ingest.computed().keys()
+            read -= unsure
             cut = todo(project.ledger("segment", plate), project.wants("segment", plate)).keys()
             units = {w for wells in (ingest, raw) for w in project.units_wells(plate, wells)}
             if read & (units | labels) or cut & labels:
                 return True
+            unread |= bool(unsure & raw.keys() & (units | labels))
             unread |= any(self._raw[plate][w] != raw[w] for w in (units | labels) & raw.keys())
         return False if unread else None
 

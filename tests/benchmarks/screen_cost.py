@@ -120,9 +120,9 @@ def _seconds(settings: Path, stage: str) -> float:
     """CPU seconds of a well after the first."""
     project, times, record = Project.read(config.read(settings)), [], jobs._record
 
-    def note(*given):
+    def note(*given, **facts):
         times.append(time.process_time())
-        record(*given)
+        return record(*given, **facts)
 
     jobs._record = note
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):

@@ -1,12 +1,13 @@
 """Something of the results is lost or damaged: it comes back, and no more than it runs."""
 
+import os
 import shutil
 
 import pytest
 from changes import WELL_STAGES, set_section, wells
 
 from plateglass import jobs
-from plateglass.errors import DamageError
+from plateglass.errors import DamageError, DataError
 from plateglass.stages import SCREEN
 from screen import assert_same
 
@@ -52,9 +53,40 @@ def test_what_was_lost_comes_back(screen, finished, lost):
         # a second name of it is kept; Snakemake's thin rules put it in place (test_workflow.py)
         assert screen.plan().reasons == {}
         return
+    if lost.startswith("the "):
+        assert screen.plan().why(SCREEN, "train") == "what was stored is damaged"
     assert sorted(screen.run()) == sorted(wanted)
     assert screen.plan().reasons == {}
     assert_same(screen, finished)
+
+
+@pytest.mark.parametrize(
+    ("plate", "how"),
+    [
+        ("P2", "unreadable"),
+        pytest.param("P2", "other pixels", marks=pytest.mark.long),
+        pytest.param("P1", "other pixels", marks=pytest.mark.long),
+    ],
+)
+def test_a_repair_that_comes_out_otherwise_is_followed_by_the_next_run(
+    screen, tmp_path, plate, how
+):
+    """The image changed unseen, at the same size and time; networks may have learnt from it (P1)."""
+    path = screen.raw(plate, "A02")
+    times, content = path.stat(), path.read_bytes()
+    half = len(content) // 2
+    broken = bytes(len(content)) if how == "unreadable" else content[:half] + content[half:][::-1]
+    path.write_bytes(broken)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (screen.results / f".plateglass/parts/{plate}/ingest/A02.arrow").unlink()
+    with pytest.raises(
+        DataError, match="A02 came out otherwise than before, of what seemed the same"
+    ):
+        screen.run()
+    assert ((SCREEN, "train", "") in screen.run()) == (plate == "P1")
+    assert screen.plan().reasons == {}
+    assert bool(jobs.quarantined(screen.project())) == (how == "unreadable")
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
 
 
 @pytest.mark.parametrize("labels", ["", "labels/nuclei"])
@@ -181,8 +213,8 @@ def test_labels_lost_with_a_store_whose_repair_was_killed_are_made_again(
     shutil.rmtree(screen.results / "P2/plate.zarr")
     record = jobs._record
 
-    def die(job, ledger, parts, result):
-        record(job, ledger, parts, result)
+    def die(*given, **facts):
+        record(*given, **facts)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(jobs, "_record", die)

@@ -1,11 +1,14 @@
 """Settings, sheet and platemaps edited while a run is under way."""
 
+import shutil
+
 import pytest
 from changes import relabel, set_section
 
 from plateglass import jobs
-from plateglass.errors import UserError
+from plateglass.errors import DataError, UserError
 from plateglass.stages import SCREEN
+from screen import assert_same
 
 
 def test_a_plate_taken_from_the_sheet_while_a_run_is_under_way(screen):
@@ -52,3 +55,23 @@ def test_settings_edited_while_a_run_is_under_way_are_refused_and_leave_no_trace
         ):
             jobs.run(screen.project(), stage, "P2", keys["P2", stage], 1)
     assert {path: path.stat().st_mtime_ns for path in files} == before, "something was computed"
+
+
+def test_a_plates_path_edited_while_a_run_is_under_way_takes_nothing_out(screen, finished):
+    """A moved plate is no change, so its path is no part of a key."""
+    screen.raw("P2", "A01").touch()
+    keys = screen.plan().keys
+    shutil.copytree(screen.folder / "raw/P2", screen.folder / "raw/other")
+    for path in (screen.folder / "raw/other").glob("*_B01_*"):
+        path.unlink()
+    before = screen.sheet["P2"]["path"]
+    screen.sheet["P2"]["path"] = "raw/other"
+    screen.write()
+    with pytest.raises(
+        DataError, match="changed after this run was planned, B01 are gone: nothing"
+    ):
+        jobs.run(screen.project(), "ingest", "P2", keys["P2", "ingest"], 1)
+    screen.sheet["P2"]["path"] = before
+    screen.write()
+    assert screen.run() == [("P2", "ingest", "A01")]
+    assert_same(screen, finished)

@@ -1,6 +1,7 @@
 """Images, folders and platemaps that are gone: nothing is dropped unasked, and the others run."""
 
 import shutil
+from unittest.mock import Mock
 
 import pytest
 from changes import (
@@ -14,8 +15,9 @@ from changes import (
     wells,
 )
 
+from plateglass import jobs
 from plateglass.errors import UserError
-from plateglass.stages import SCREEN
+from plateglass.stages import SCREEN, train
 from screen import WELLS, Screen, assert_same
 
 
@@ -58,13 +60,22 @@ def test_a_refused_plates_deleted_table_is_put_back_before_the_screens_are_made(
 
 
 @pytest.mark.long
-def test_a_training_plate_refused_with_unlabelled_pixels_holds_nobody_up(screen, tmp_path):
+@pytest.mark.parametrize("before", ["", "a job that was to train others failed"])
+def test_a_training_plate_refused_with_unlabelled_pixels_holds_nobody_up(
+    screen, tmp_path, monkeypatch, before
+):
+    set_section(screen, "train", epochs=1)
+    set_section(screen, "attribute", cells_per_well=1)
+    if before:
+        monkeypatch.setattr(train, "collect", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            screen.run()
+        monkeypatch.undo()
+        assert not list(screen.results.glob(".plateglass/done/screen.train.*"))
     screen.replace_image("P1", "A04")
     screen.run(until="ingest")
     raw = screen.folder / "raw/P1"
     raw.rename(screen.folder / "away")
-    set_section(screen, "train", epochs=1)
-    set_section(screen, "attribute", cells_per_well=1)
     assert "the networks stay as they are until P1 can be run" in screen.plan().notes
     ran = screen.run()
     assert ("P2", "attribute", "B02") in ran and (SCREEN, "train", "") not in ran
@@ -216,3 +227,31 @@ def test_keep_keeps_what_is_gone_and_nothing_else(screen):
     shutil.copy(twice, stray)
     screen.raw("P2", "B01").touch()
     assert "two files for well A01" in screen.plan().refused["P2"]  # nothing is gone: a mistake
+
+
+def test_keep_keeps_wells_that_gave_nothing_and_reads_those_that_never_had_more(screen):
+    screen.raw("P2", "A02").unlink()
+    screen.run()
+    assert [well for _, well, _ in jobs.quarantined(screen.project())] == ["A02"]
+    set_section(screen, "run", missing_raw="keep")
+    screen.raw("P2", "A02", "DNA").touch()  # no fewer than there were
+    assert screen.run() == [("P2", "ingest", "A02")]
+    for channel in ("DNA", "Actin"):
+        screen.raw("P2", "A02", channel).unlink()
+    plan = screen.plan()
+    assert plan.reasons == {}
+    assert [note for note in plan.notes if "P2: 1 well(s) without (all) their images stay" in note]
+
+
+def test_a_refused_plates_own_changes_make_nothing_of_the_screen(screen):
+    raw = screen.folder / "raw/P2"
+    shutil.copy(raw / "platemap.csv", screen.folder / "map.csv")
+    screen.sheet["P2"]["platemap"] = "map.csv"
+    screen.write()
+    screen.run()
+    path = screen.folder / "map.csv"
+    path.write_text(path.read_text().replace("treatment", "reference"))
+    raw.rename(screen.folder / "away")
+    plan = screen.plan()
+    assert "P2" in plan.refused and not any(plan.reasons.values())
+    assert screen.run() == []

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
-from changes import CHANNELS, WELL_STAGES, ends, relabel, set_section, wells
+from changes import CHANNELS, WELL_STAGES, ends, relabel, remove_images, set_section, wells
 
 from plateglass import jobs
 from plateglass.errors import DataError, UserError
-from plateglass.stages import STAGES
+from plateglass.stages import SCREEN, STAGES
 from screen import Screen, assert_same
 
 
@@ -183,6 +183,17 @@ def test_a_plan_says_what_it_knows_of_a_stage_that_is_stale(screen, monkeypatch)
     screen.run(until="attribute")  # stopped there: nobody knows any more what began it
     assert screen.plan().why("P2", "aggregate") == "wells or the platemap changed"
     assert screen.plan().why("P2", "report") == "tables or the model changed"
+
+
+@pytest.mark.long
+def test_a_training_well_that_gave_nothing_goes_without_a_word_of_training(screen):
+    screen.raw("P1", "B01").write_bytes(b"not a TIFF")
+    relabel(screen, "P1", "B01", "positive_control")
+    screen.run()
+    remove_images(screen, "P1", "B01")
+    assert not any("model" in screen.plan().why("P1", stage) for stage in WELL_STAGES)
+    assert (SCREEN, "train", "") not in screen.run()
+    assert screen.plan().reasons == {}
 
 
 def test_images_that_the_pattern_leaves_out_are_named_and_change_nothing(screen):

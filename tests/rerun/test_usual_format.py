@@ -7,7 +7,7 @@ import tifffile
 from changes import CHANNELS, put_back, remove_images, set_section
 
 from plateglass import formats, jobs
-from plateglass.errors import DataError, SetupError
+from plateglass.errors import DataError, SetupError, UserError
 from plateglass.stages import SCREEN
 from screen import assert_same
 
@@ -47,7 +47,7 @@ def test_wells_are_judged_anew_where_other_images_turn_the_plates_format(screen,
     def run():
         if plate == "P1":
             with pytest.raises(
-                DataError, match=r"training wells are judged by it: give the same command"
+                DataError, match="which no plan could know: give the same command again"
             ):
                 screen.run()
         screen.run()
@@ -77,6 +77,9 @@ def test_wells_kept_without_their_images_have_their_say_in_the_format(screen, tm
     crop(screen, "P2", "A01", "A04", "A05")  # most of those that are there, not of all
     screen.run()
     assert quarantined() == {"A01", "A04", "A05"}
+    (screen.results / ".plateglass/formats/P2.json").unlink()
+    screen.raw("P2", "B01").touch()
+    assert screen.run() == [("P2", "ingest", "B01")]
     crop(screen, "P2", "B01", "A06")  # five of eight: the kept ones would have to be judged anew
     with pytest.raises(DataError, match=r"A02, A03, B02 must be read again \(most wells that were"):
         screen.run()
@@ -123,4 +126,22 @@ def test_a_format_that_turns_is_nothing_to_networks_that_are_given(screen):
     screen.run()
     crop(screen, "P1", "A01", "A02", "A04", "A05", "B01")
     screen.run()
+    assert screen.plan().reasons == {}
+
+
+@pytest.mark.long
+def test_a_job_tried_again_does_not_hide_that_training_wells_are_judged_otherwise(screen):
+    crop(screen, "P1", "A01", "A02", "A04", "A05", "B01")
+    keys = screen.plan().keys
+
+    def job(stage):
+        jobs.run(screen.project(), stage, "P1", keys["P1", stage], 1)
+
+    with pytest.raises(DataError, match="which no plan could know: give the same command again"):
+        job("ingest")
+    job("ingest")  # by --retries, or a cluster that puts it back into the queue
+    job("segment")
+    with pytest.raises(UserError, match="training wells came out otherwise than it knew"):
+        job("features")
+    assert (SCREEN, "train", "") in screen.run()
     assert screen.plan().reasons == {}

@@ -63,7 +63,7 @@ class Raw:
         """Run the job; well → Result."""
         job = self.job(known, threads)
         found = ingest.listing(job.entry, job.config)
-        usual = usual_format(ask(found, dict.fromkeys(found.wells, "signature")))
+        usual = usual_format(ask(found, found.wells, {}))
         done = ingest.run(job, list(wells or sorted(found.wells)), found, usual)
         results = {result.well: result for result in done}
         ingest.finish(job)

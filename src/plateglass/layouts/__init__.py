@@ -34,6 +34,12 @@ class Format:
         pages = "1 plane" if self.pages == 1 else f"{self.pages} planes"
         return f"{self.shape[0]} × {self.shape[1]} {self.dtype}, {pages}"
 
+    @classmethod
+    def read(cls, words: str) -> "Format":
+        """What `str` made of a format, all but its pixel size."""
+        y, _, x, dtype, pages, _ = words.split()
+        return cls((int(y), int(x)), dtype.rstrip(","), int(pages))
+
 
 class Plane(NamedTuple):
     """One channel of one site in a file: of `file` the page `page`, or all pages (z) if None.

@@ -5,6 +5,7 @@ readable site is quarantined. What is stored of a well depends on its files and 
 plate's usual format only decides what is refused.
 """
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pyarrow as pa
 from plateglass import __version__, parts, store
 from plateglass.errors import DataError
 from plateglass.files import digest
+from plateglass.formats import SAMPLED
 from plateglass.layouts import Format, Listing, Plane, listing, tiff
 from plateglass.measure import quality
 from plateglass.stages import STAGES
@@ -31,8 +33,7 @@ def run(job: Job, wells: list[str], found: Listing, usual: Format) -> Iterator[R
     ``found`` is the plate's index, ``usual`` what its images are like (`formats.judge`).
     """
     _listings[job.plate, job.key] = found
-    sized = job.config.ingest.pixel_size_um or found.pixel_size_um or usual.pixel_size_um
-    if sized is None:
+    if not (job.config.ingest.pixel_size_um or found.pixel_size_um or _size_told(found, wells)):
         print(
             f"note: {job.plate}: the images do not tell their pixel size, 1 µm is taken; set "
             "ingest.pixel_size_um"
@@ -132,6 +133,15 @@ def _display_before(job: Job) -> store.Display | None:
     """How the plate's fields are painted; None unless all alike, with the settings' channels."""
     found = store.plate_display(job.store)
     return found if found and set(found) == set(job.config.channel_names) else None
+
+
+def _size_told(found: Listing, wells: list[str]) -> bool:
+    """Whether the header of a well's first image, of some of these wells, tells a pixel size."""
+    for well in wells[:SAMPLED]:
+        with contextlib.suppress(DataError):
+            if tiff.header(found.folder / found.planes(well)[0].file).pixel_size_um:
+                return True
+    return False
 
 
 class _Reader:

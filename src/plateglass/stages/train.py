@@ -8,6 +8,7 @@ controls' tables. ``model.json`` is written last: without it there is no model.
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,19 @@ DONORS = 128  # cells a class
 BATCH = 128
 
 
-def run(job: Job) -> None:
-    """Train all networks of the screen and write ``results/screen/model``; resumes what it began."""
-    settings, key = job.config.train, job.model
-    scratch = job.state / "train" / str(key)
+@dataclass(frozen=True)
+class Learnt:
+    """The networks of a screen by their tasks' names, the cells they learnt from, and the folds."""
+
+    pool: Pool
+    folds: list[int]
+    trained: dict[str, Trained]
+
+
+def learn(job: Job) -> Learnt:
+    """Train all networks of the screen, in the engine's folder; resumes what it began."""
+    settings = job.config.train
+    scratch = _scratch(job)
     if not (scratch / "cells" / "wells.json").exists():
         collect(job, scratch / "cells")
     pool = Pool.open(scratch / "cells")
@@ -48,6 +58,13 @@ def run(job: Job) -> None:
         device.choose(job.config.run.device),
         lambda done, of: job.progress(done, of, "networks"),
     )
+    return Learnt(pool, folds, trained)
+
+
+def write(job: Job, learnt: Learnt) -> None:
+    """Judge what was learnt, and write ``results/screen/model``."""
+    pool, folds, trained = learnt.pool, learnt.folds, learnt.trained
+    settings, key = job.config.train, job.model
     info = describe(job, pool, folds, trained)
     model = Model(
         info,
@@ -71,7 +88,11 @@ def run(job: Job) -> None:
     if channels["log_alpha"].isna().all():  # at chance accuracy α means nothing
         info["alpha"] = None
     save_model(folder, info, model.networks, model.donors)
-    shutil.rmtree(scratch)
+    shutil.rmtree(_scratch(job))
+
+
+def _scratch(job: Job) -> Path:
+    return job.state / "train" / str(job.model)
 
 
 # ---------------------------------------------------------------------- what is learnt from
