@@ -1,6 +1,7 @@
 """What planning and starting jobs costs, as counts: what is read, listed, imported and asked for."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -169,16 +170,18 @@ def test_ingest_lists_its_plate_once_and_hands_the_index_on(settings, monkeypatc
 def test_files_that_change_after_the_plan_leave_no_marker(settings):
     replace_image(settings)
     found, made = planned(settings)
-    away = settings.parent / "raw/P0002/A05_s1_w1.tif"
-    kept = away.rename(settings.parent / "kept.tif")
+    image = settings.parent / "raw/P0002/A05_s1_w1.tif"
+    more = image.with_name("P24_s1_w1.tif")
+    shutil.copy2(image, more)
     with pytest.raises(
-        DataError, match="plate P0002: its files changed after this run was planned"
+        DataError,
+        match="plate P0002: its files changed after this run was planned; what is there now was",
     ):
         fabricated.run(found, made)
-    kept.rename(away)
-    reasons = planned(settings)[1].reasons
-    assert reasons["P0002", "ingest"]["A05"] == "new"
-    assert made.keys["P0002", "ingest"] == planned(settings)[1].keys["P0002", "ingest"]
+    more.unlink()
+    again = planned(settings)[1]
+    assert again.reasons["P0002", "ingest"]["P24"] == "removed"
+    assert made.keys["P0002", "ingest"] == again.keys["P0002", "ingest"]
 
 
 def test_jobs_that_need_no_network_import_no_torch():

@@ -283,9 +283,10 @@ class Plan:
         Refused half-way, it has pixels without labels; its own jobs have to come first.
         """
         behind = [name for name in self.project.training_plates() if self._left_behind(name)]
+        if not behind:
+            return None
         ledger = self.project.ledger("train", SCREEN)
-        stand = WHOLE in ledger and not markers.lost(self.project, "train", SCREEN, ledger)
-        if not behind or not stand:
+        if WHOLE not in ledger or markers.lost(self.project, "train", SCREEN, ledger):
             return None
         self.notes.append(f"the networks stay as they are until {some(behind)} can be run")
         for key, repairs in self._have[SCREEN, "train"].items():

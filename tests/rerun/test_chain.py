@@ -134,11 +134,11 @@ def test_a_job_killed_resumes_at_the_well(screen, monkeypatch, finished):
     set_section(screen, "segment", cells={"channel": "Actin", "grow_um": 4})
     record, seen = jobs._record, []
 
-    def die(job, ledger, parts, result):
+    def die(job, ledger, parts, result, **facts):
         if len(seen) == 3:
             raise KeyboardInterrupt
         seen.append(result.well)
-        record(job, ledger, parts, result)
+        return record(job, ledger, parts, result, **facts)
 
     monkeypatch.setattr(jobs, "_record", die)
     with pytest.raises(KeyboardInterrupt):

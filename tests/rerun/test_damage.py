@@ -213,8 +213,8 @@ def test_labels_lost_with_a_store_whose_repair_was_killed_are_made_again(
     shutil.rmtree(screen.results / "P2/plate.zarr")
     record = jobs._record
 
-    def die(*given, **facts):
-        record(*given, **facts)
+    def die(job, ledger, parts, result, **facts):
+        record(job, ledger, parts, result, **facts)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(jobs, "_record", die)

@@ -93,12 +93,12 @@ def test_a_plate_that_vanishes_in_the_middle_is_not_judged(tmp_path, monkeypatch
     screen = Screen(tmp_path, train=False)
     record, raw = jobs._record, tmp_path / "raw/P2"
 
-    def vanish(job, ledger, parts, result):
-        record(job, ledger, parts, result)
+    def vanish(job, ledger, parts, result, **facts):
         if (job.plate, result.well) == ("P2", "A03"):
             raw.rename(tmp_path / "away")
             if how == "files gone":
                 raw.mkdir()
+        return record(job, ledger, parts, result, **facts)
 
     monkeypatch.setattr(jobs, "_record", vanish)
     with pytest.raises(SetupError, match=r"P2_A04_s1_\w+\.tif was there when the job began"):
