@@ -1,5 +1,6 @@
 """Which format a plate's images are judged by, and who is asked."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,7 +45,7 @@ def ask_all(found):
 
 
 def test_a_format_in_words_is_read_again():
-    for like in (Format((8, 9), "uint16", 1), Format((2160, 2560), "uint8", 12)):
+    for like in (Format((8, 9), "uint16", 1), Format((2160, 2560), "uint8", 12, 0.108333)):
         assert Format.read(str(like)) == like
 
 
@@ -52,6 +53,15 @@ def test_most_of_the_images_that_can_be_read_decide(plate):
     votes = ask_all(plate({"A01": LARGE, "A02": None, "A03": SMALL, "A04": SMALL, "A05": None}))
     assert sorted(votes) == ["A01", "A03", "A04"]
     assert usual_format(votes) == Format(SMALL, "uint16", 1)
+
+
+def test_the_pixel_size_is_that_of_most_images_of_the_usual_format():
+    small, large = Format(SMALL, "uint16", 1), Format(LARGE, "uint16", 1)
+    sized = [replace(small, pixel_size_um=size) for size in (0.65, 0.65, 0.325, None)]
+    votes = [*sized, large, large, large]
+    assert usual_format(dict(zip(names(7), votes))) == sized[0]
+    bare = [sized[0], small, small]  # one that tells a size does not scale the others
+    assert usual_format(dict(zip(names(3), bare))) == small
 
 
 def test_a_plate_without_a_readable_image_has_no_usual_format(plate):
@@ -106,7 +116,8 @@ class Judged:
             self.wells |= dict.fromkeys(wells, str(shape))
 
     def judge(self, *kept):
-        project = SimpleNamespace(state=self.folder, own=lambda stage: self.own)
+        config = SimpleNamespace(ingest=SimpleNamespace(pixel_size_um=None))
+        project = SimpleNamespace(state=self.folder, own=lambda stage: self.own, config=config)
         for well in kept:
             self.listing.drop(well)
         raw = Raw(self.wells, listing=self.listing, kept=frozenset(kept))

@@ -6,7 +6,7 @@ that did not change may be judged otherwise once it has turned: so jobs note it,
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -58,6 +58,8 @@ def judge(project: "Project", plate: str, found: "Raw", ledger: Ledger) -> tuple
     """
     own, note = project.own("ingest"), noted(project.state, plate)
     usual = usual_format(ask(found.listing, found.wells, _known(own, found, ledger)))
+    if project.config.ingest.pixel_size_um or found.listing.pixel_size_um:
+        usual = replace(usual, pixel_size_um=None)  # no matter what headers say
     parts = [entry["parts"] for entry in ledger.values()]
     before = {made["usual"] for made in parts if "usual" in made and own.items() <= made.items()}
     told = note.usual if note.made_by == own else None
@@ -92,10 +94,16 @@ def ask(found: Listing, wells: Collection[str], known: dict[str, Format]) -> dic
 def usual_format(votes: dict[str, Format]) -> Format:
     """What most votes say, the first of them where two formats have as many.
 
-    ``pages`` is the number of z planes, in the file or by name.
+    ``pages`` is the number of z planes, in the file or by name; ``pixel_size_um`` is what most of those
+    say that agree in the rest: None if they do not tell.
     """
-    counts = Counter(replace(like, pixel_size_um=None) for like in votes.values())
-    return counts.most_common(1)[0][0] if counts else Format((0, 0), "unreadable", 0)
+    by_pixels: dict[Format, Counter] = defaultdict(Counter)
+    for like in votes.values():
+        by_pixels[replace(like, pixel_size_um=None)][like.pixel_size_um] += 1
+    if not by_pixels:
+        return Format((0, 0), "unreadable", 0)
+    usual, sizes = max(by_pixels.items(), key=lambda item: item[1].total())
+    return replace(usual, pixel_size_um=sizes.most_common(1)[0][0])
 
 
 def _known(own: dict[str, Any], found: "Raw", ledger: Ledger) -> dict[str, Format]:
@@ -125,7 +133,8 @@ def _look(found: Listing, well: str) -> Format | None:
         return None
     levels = sum(plane[1:3] == first[1:3] for plane in planes)  # of that site and channel
     by_name = first.page is not None or levels > 1
-    return replace(header, pages=levels if by_name else header.pages)
+    size = header.pixel_size_um and float(f"{header.pixel_size_um:.6g}")  # as in words
+    return replace(header, pages=levels if by_name else header.pages, pixel_size_um=size)
 
 
 def _write(state: Path, plate: str, note: Note) -> None:

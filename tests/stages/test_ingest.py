@@ -332,6 +332,18 @@ def test_pixel_size_from_the_images(tmp_path, capsys):
     assert "pixel size" not in capsys.readouterr().out
 
 
+def test_a_plate_has_one_pixel_size(tmp_path):
+    """Where a file does not tell it, the other images' one; a file that tells another is left out."""
+    raw = Raw(tmp_path, wells=["A03"], ingest={"pixel_size_um": None})
+    for well, size in (("A01", 0.325), ("A02", 0.325), ("A04", 0.65)):
+        for channel in CHANNELS:
+            told = {"ome": True, "metadata": {"PhysicalSizeX": size, "axes": "YX"}}
+            raw.write(well, 1, channel, pixels(well, 1, channel), **told)
+    done = raw.ingest()
+    assert [store.pixel_size(raw.store, well)[0] for well in ("A01", "A03")] == [0.325, 0.325]
+    assert "A04_s1_w1.tif tells 0.65 µm a pixel, the plate's images 0.325" in done["A04"].quarantine
+
+
 def test_unknown_pixel_size_is_said(tmp_path, capsys):
     raw = Raw(tmp_path, wells=["A01"], ingest={"pixel_size_um": None})
     raw.ingest()

@@ -32,13 +32,16 @@ class Format:
 
     def __str__(self) -> str:
         pages = "1 plane" if self.pages == 1 else f"{self.pages} planes"
-        return f"{self.shape[0]} × {self.shape[1]} {self.dtype}, {pages}"
+        size = f", {self.pixel_size_um:.6g} µm a pixel" if self.pixel_size_um else ""
+        return f"{self.shape[0]} × {self.shape[1]} {self.dtype}, {pages}{size}"
 
     @classmethod
     def read(cls, words: str) -> "Format":
-        """What `str` made of a format, all but its pixel size."""
-        y, _, x, dtype, pages, _ = words.split()
-        return cls((int(y), int(x)), dtype.rstrip(","), int(pages))
+        """The format that `str` put in words."""
+        pixels, pages, *size = words.split(", ")
+        y, _, x, dtype = pixels.split()
+        told = float(size[0].split()[0]) if size else None
+        return cls((int(y), int(x)), dtype, int(pages.split()[0]), told)
 
 
 class Plane(NamedTuple):

@@ -1,11 +1,10 @@
 """Raw files to OME-Zarr: each plane is read once, judged, measured and stored.
 
 A site that cannot be read is left out with its reason, the well's others go on; a well without a
-readable site is quarantined. What is stored of a well depends on its files and on the settings; the
-plate's usual format only decides what is refused.
+readable site is quarantined. What is stored of a well depends on its files, on the settings and on the
+plate's pixel size; for the rest the plate's usual format only decides what is refused.
 """
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -18,12 +17,12 @@ import pyarrow as pa
 from plateglass import __version__, parts, store
 from plateglass.errors import DataError
 from plateglass.files import digest
-from plateglass.formats import SAMPLED
 from plateglass.layouts import Format, Listing, Plane, listing, tiff
 from plateglass.measure import quality
 from plateglass.stages import STAGES
 from plateglass.wells import Job, Result, each
 
+SAME_SIZE = 0.01  # of a pixel's size: what headers round away
 _listings: dict[tuple[str, str], Listing] = {}
 
 
@@ -33,9 +32,9 @@ def run(job: Job, wells: list[str], found: Listing, usual: Format) -> Iterator[R
     ``found`` is the plate's index, ``usual`` what its images are like (`formats.judge`).
     """
     _listings[job.plate, job.key] = found
-    if not (job.config.ingest.pixel_size_um or found.pixel_size_um or _size_told(found, wells)):
+    if not (job.config.ingest.pixel_size_um or found.pixel_size_um or usual.pixel_size_um):
         print(
-            f"note: {job.plate}: the images do not tell their pixel size, 1 µm is taken; set "
+            f"note: {job.plate}: most images do not tell their pixel size, 1 µm is taken; set "
             "ingest.pixel_size_um"
         )
     return each(job, one_well, wells, usual=usual, display=_display_before(job))
@@ -62,7 +61,7 @@ def one_well(job: Job, well: str, usual: Format, display: store.Display | None) 
             rows.append({"Metadata_Site": site, "Metadata_Quarantine": reasons[-1]})
             continue
         rows.append({"Metadata_Site": site} | _measure(image, channels))
-        size = settings.pixel_size_um or index.pixel_size_um or reader.pixel_size or 1.0
+        size = settings.pixel_size_um or index.pixel_size_um or usual.pixel_size_um or 1.0
         step = settings.z_step_um or 1.0
         field, key = len(kept), _content(site, image, channels, size, step)
         same = store.content(job.store, well, field) == key
@@ -135,30 +134,19 @@ def _display_before(job: Job) -> store.Display | None:
     return found if found and set(found) == set(job.config.channel_names) else None
 
 
-def _size_told(found: Listing, wells: list[str]) -> bool:
-    """Whether the header of a well's first image, of some of these wells, tells a pixel size."""
-    for well in wells[:SAMPLED]:
-        with contextlib.suppress(DataError):
-            if tiff.header(found.folder / found.planes(well)[0].file).pixel_size_um:
-                return True
-    return False
-
-
 class _Reader:
     """Reads planes and counts them."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.planes = self.files = 0
-        self.pixel_size: float | None = None
 
-    def read(self, plane: Plane) -> np.ndarray:
-        """Pixels (z, y, x) of a plane's file or page."""
+    def read(self, plane: Plane) -> tuple[np.ndarray, float | None]:
+        """Pixels (z, y, x) of a plane's file or page, and the pixel size in µm that it tells."""
         pixels, found = tiff.read(self.folder / plane.file, plane.page)
         self.files += 1
         self.planes += len(pixels)
-        self.pixel_size = self.pixel_size or found.pixel_size_um
-        return pixels
+        return pixels, found.pixel_size_um
 
 
 def _site(reader: _Reader, planes: list[Plane], channels: list[str], usual: Format) -> np.ndarray:
@@ -172,7 +160,7 @@ def _site(reader: _Reader, planes: list[Plane], channels: list[str], usual: Form
         levels = []
         for plane in found:
             try:
-                pixels = reader.read(plane)
+                pixels, told = reader.read(plane)
             except DataError as error:
                 raise DataError(f"{site}, {channel}: {error}") from error
             if (pixels.shape[1:], pixels.dtype.name) != (usual.shape, usual.dtype):
@@ -180,6 +168,11 @@ def _site(reader: _Reader, planes: list[Plane], channels: list[str], usual: Form
                 raise DataError(
                     f"{site}, {channel}: {plane.file} is {got}; the plate's images are "
                     f"{usual.shape[0]} × {usual.shape[1]} {usual.dtype}"
+                )
+            if told and usual.pixel_size_um and abs(told / usual.pixel_size_um - 1) > SAME_SIZE:
+                raise DataError(
+                    f"{site}, {channel}: {plane.file} tells {told:.4g} µm a pixel, the plate's images "
+                    f"{usual.pixel_size_um:.4g}; where that is not so, set ingest.pixel_size_um"
                 )
             if len(found) > 1 and len(pixels) > 1:
                 raise DataError(
