@@ -239,15 +239,22 @@ def test_of_a_large_screen_the_last_words_name_one_report_for_all(tmp_path, caps
         (tmp_path / name / "report.html").touch()
     project = Mock(names=names, state=tmp_path)
     project.well_stages.return_value = []
+    plan = SimpleNamespace(reasons={("P00", "report"): {}})
+    made = {"P00": "report.html"}
     run = SimpleNamespace(
         config=SimpleNamespace(results=tmp_path),
         results="results",
         project=project,
-        plan=True,
+        plan=plan,
         _began=0,
+        done=lambda plate, stage: tmp_path / plate / made[plate],
     )
     Workflow.say_where_to_look(run)
     said = capsys.readouterr().err
     one_by_one = [f"results/{name}/report.html" in said for name in names]
     assert (all(one_by_one), any(one_by_one)) == ((many == MOST_SHOWN,) * 2)
     assert ("results/<plate>/report.html" in said) == (many > MOST_SHOWN)
+    made["P00"] = "not yet"  # --until an earlier stage
+    Workflow.say_where_to_look(run)
+    said = capsys.readouterr().err
+    assert "Done as far as was asked" in said and "report.html" not in said

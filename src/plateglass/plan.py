@@ -71,6 +71,7 @@ class Plan:
         self._why = Reasons(project, self.raw, self._have)
         self._check_model()
         self._make()
+        self._note_controls()
         self._note_training()
         self._check_space()
         self._name_leftovers()
@@ -141,19 +142,36 @@ class Plan:
 
         check(self.project.config.segment.nuclei.model)
 
+    def _note_controls(self) -> None:
+        """Plates with labels of which none is that of the negative controls."""
+        negative = self.project.config.platemap.negative
+        labels = {plate: set(self.project.labels(plate).values()) for plate in self.project.names}
+        bare = [plate for plate, told in labels.items() if told and negative not in told]
+        if bare and self.reasons:
+            self.notes.append(
+                f"no well of {some(bare)} has the label {negative!r} of platemap.negative: its features "
+                f"are in units of all its wells; labels there: {some(sorted(labels[bare[0]]))}"
+            )
+
     def _note_training(self) -> None:
         """What of the settings for training does not come to pass."""
         project, train = self.project, self.project.config.train
         if train.classes and not project.has_model and self.reasons:
             self.notes.append(project.why_no_model())
         if (SCREEN, "train") in self.reasons:
-            counts = Counter(
+            counts = dict.fromkeys(train.classes, 0) | Counter(
                 label
                 for plate in project.training_plates()
                 for well, label in project.classed(plate).items()
                 if well in self.raw[plate]
             )
-            label, wells = min(counts.items(), key=lambda item: item[1], default=("", train.folds))
+            label, wells = min(counts.items(), key=lambda item: item[1])
+            if wells < 2:
+                raise UserError(
+                    f"train.classes: {label!r} has {wells} training well(s) with images, 2 are needed to "
+                    f"hold wells out; do the platemaps of {some(project.training_plates())} name the wells "
+                    "that were photographed?"
+                )
             if wells < train.folds:
                 self.notes.append(
                     f"train.folds is {train.folds}, but class {label!r} has {wells} training wells with "

@@ -8,6 +8,7 @@ from plateglass.errors import PlateglassError
 from plateglass.layouts import Listing, NothingThere, listing
 from plateglass.ledger import Ledger
 from plateglass.project import Project
+from plateglass.reasons import some
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def scan(
         if known and keep and away:
             return Raw(known, kept=frozenset(known))
         if known and (as_before or away):
-            return Raw(known, doubt=str(error))
+            way = ", or set run.missing_raw: keep to go on with what was made of it" if away else ""
+            return Raw(known, doubt=f"{error}; nothing was touched. Mend that{way}")
         raise
     now = signatures(found)
     sizes = {well: sum(size for _, size, *_ in files) for well, files in found.wells.items()}
@@ -109,7 +111,7 @@ def unreadable(plate: str, found: Raw, reasons: dict[str, str]) -> str | None:
     if found.kept == found.wells.keys():
         drop = "take the plate out of the sheet"
     return (
-        f"plate {plate}: {', '.join(gone[:6])} must be read again ({reasons[gone[0]]}), but the images are "
+        f"plate {plate}: {some(gone)} must be read again ({reasons[gone[0]]}), but the images are "
         "gone; nothing was touched. Bring them back, or take the change back; or drop what is gone: "
         f"{drop}"
     )

@@ -245,6 +245,11 @@ class Workflow:
         plates = [p for p in self.project.names if (results / p / "report.html").exists()]
         if not plates or self.plan is None:  # --until an earlier stage, or a job of its own
             return
+        if not all(os.path.exists(self.done(*pair)) for pair in self.plan.reasons):  # noqa: PTH110
+            print(
+                "\nDone as far as was asked; tables and reports stay as they were.", file=sys.stderr
+            )
+            return
         took = duration(time.monotonic() - self._began)
         lines = [
             "",

@@ -169,6 +169,22 @@ def test_what_of_the_settings_for_training_does_not_come_to_pass_is_told(screen)
     )
 
 
+def test_controls_that_no_well_is_labelled_as_are_told(screen):
+    set_section(screen, "platemap", negative="DMSO")
+    (said,) = [note for note in screen.plan().notes if "platemap.negative" in note]
+    assert "no well of P1, P2 has the label 'DMSO'" in said and "negative_control" in said
+
+
+def test_a_class_without_images_is_refused_before_any_job(screen):
+    """As of a platemap that is a row too low: later its network would fail."""
+    path = screen.folder / "raw/P1/platemap.csv"
+    path.write_text(path.read_text().replace("A0", "C0"))
+    with pytest.raises(
+        UserError, match=r"has 0 training well\(s\) with images, 2 are needed .* P1"
+    ):
+        screen.plan()
+
+
 def test_a_plan_says_what_it_knows_of_a_stage_that_is_stale(screen, monkeypatch):
     for stage in ("aggregate", "report"):
         newer = replace(STAGES[stage], version=STAGES[stage].version + 1)
