@@ -178,7 +178,7 @@ class Screen:
 def assert_same(found: Screen, wanted: Screen) -> None:
     """Table for table, pixel for pixel, tensor for tensor: identical, floats to 1e-5."""
     ours, theirs = found.tables(), wanted.tables()
-    assert list(ours) == list(theirs)
+    assert list(ours) == list(theirs), set(ours) ^ set(theirs)
     for name in ours:
         pd.testing.assert_frame_equal(ours[name], theirs[name], rtol=1e-5, atol=1e-6, obj=name)
     files, others = (_stored(screen.results) for screen in (found, wanted))

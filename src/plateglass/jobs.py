@@ -315,7 +315,7 @@ def _names_of_whole(job: Job) -> list[str]:
 def _put_back_tables(project: Project) -> None:
     """Tables that were deleted: thin rules put back a plate's, but not those of a refused one."""
     for plate in project.names:
-        for kept in (project.state / "tables" / plate).glob("*.parquet"):
+        for kept in (project.state / "tables" / plate).glob("[!.]*.parquet"):
             shown = project.config.results / plate / kept.name
             if not shown.exists():
                 shown.parent.mkdir(parents=True, exist_ok=True)
@@ -324,6 +324,8 @@ def _put_back_tables(project: Project) -> None:
 
 def keep(path: Path, kept: Path) -> None:
     """A second name for a finished file in the engine's folder, from which a deleted one returns."""
+    if kept.exists() and kept.samefile(path):  # renaming one name of a file to another does nothing
+        return
     temporary = kept.with_name(f".{kept.name}")
     temporary.unlink(missing_ok=True)
     try:

@@ -228,6 +228,18 @@ def test_labels_lost_with_a_store_whose_repair_was_killed_are_made_again(
     assert_same(screen, finished)
 
 
+def test_a_second_name_is_given_once(tmp_path):
+    path, kept = tmp_path / "cells.parquet", tmp_path / "kept" / "cells.parquet"
+    kept.parent.mkdir()
+    for content in ("old", "old", "new"):
+        path.unlink(missing_ok=True)
+        path.write_text(content)
+        for _ in range(2):
+            jobs.keep(path, kept)
+            assert kept.samefile(path) and kept.read_text() == content
+            assert [file.name for file in kept.parent.iterdir()] == ["cells.parquet"]
+
+
 @pytest.mark.parametrize("lost", ["all markers", "all ledgers of a plate"])
 def test_the_engines_own_files_lost(screen, finished, lost):
     if lost == "all markers":
