@@ -16,6 +16,7 @@ from typing import Any
 from plateglass import formats, lock, markers, store
 from plateglass.errors import DamageError, DataError, UserError
 from plateglass.files import digest, write_atomically
+from plateglass.layouts import Format
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, ingest_key
 from plateglass.project import Project
@@ -135,16 +136,9 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     """
     stage, plate = job.stage, job.plate
     ledger = project.ledger(stage, plate)
-    found, given, usual, ends = Raw({}), {}, None, []
+    found, usual, unplanned = Raw({}), None, []
     if stage == "ingest":
-        found = scan(project, plate)
-        if found.doubt:
-            raise DataError(found.doubt)
-        if found.listing is not None:
-            usual, turned = formats.judge(project, plate, found, ledger)
-            given = {"found": found.listing, "usual": usual}
-            if turned and project.trains and plate in project.training_plates():
-                ends.append(f"most wells that were looked at have images of {usual} now")
+        found, usual, unplanned = _look(project, plate, ledger)
     wants = project.wants(stage, plate, found.wells, usual and str(usual))
     if stage == "features":
         _freeze_units(project, plate)
@@ -168,6 +162,7 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         job = replace(job, known=known)
         job.progress(0, len(wells))
         quarantined, others = 0, []
+        given = {"found": found.listing, "usual": usual} if stage == "ingest" else {}
         for count, result in enumerate(module.run(job, wells, **given) if wells else (), 1):
             facts = {"images": found.there[result.well]} if stage == "ingest" else {}
             if not _record(job, ledger, wants[result.well], result, **facts):
@@ -177,7 +172,9 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         if quarantined:
             print(f"{plate} {stage}: {quarantined} well(s) quarantined, see the report")
         if others:
-            ends.append(f"{some(others)} came out otherwise than before, of what seemed the same")
+            unplanned.append(
+                f"{some(others)} came out otherwise than before, of what seemed the same"
+            )
         if hasattr(module, "finish"):
             module.finish(job)
         ledger.compact()
@@ -186,14 +183,29 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
             f"plate {plate}: its files changed after this run was planned; what is there now was "
             "ingested, give the same command again for the rest"
         )
-    if ends:
+    if unplanned:
         raise DataError(
-            f"plate {plate}: {'; '.join(ends)}, which no plan could know: give the same command again for "
+            f"plate {plate}: {'; '.join(unplanned)}, which no plan could know: give the same command again for "
             "what is made of them"
         )
     roots = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}
     root = roots.get(stage, job.store) / "zarr.json"
     return [root] if stage in roots and root.exists() else []
+
+
+def _look(project: Project, plate: str, ledger: Ledger) -> tuple[Raw, Format | None, list[str]]:
+    """What lies in a plate's folder, what images are like there, and what of that no plan could know.
+
+    No format where nothing could be listed, and the wells are told as they were.
+    """
+    found, usual, unplanned = scan(project, plate), None, []
+    if found.doubt:
+        raise DataError(found.doubt)
+    if found.listing is not None:
+        usual, turned = formats.judge(project, plate, found, ledger)
+        if turned and project.trains and plate in project.training_plates():
+            unplanned.append(f"most wells that were looked at have images of {usual} now")
+    return found, usual, unplanned
 
 
 def _is_planned(project: Project, job: Job, found: Raw) -> bool:
