@@ -185,8 +185,8 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         )
     if unplanned:
         raise DataError(
-            f"plate {plate}: {'; '.join(unplanned)}, which no plan could know: give the same command again for "
-            "what is made of them"
+            f"plate {plate}: {'; '.join(unplanned)}, which no plan could know: give the same command "
+            "again for what is made of them"
         )
     roots = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}
     root = roots.get(stage, job.store) / "zarr.json"
