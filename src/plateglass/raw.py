@@ -69,7 +69,8 @@ def scan(
             return Raw(known, kept=frozenset(known))
         if known and (as_before or away):
             way = ", or set run.missing_raw: keep to go on with what was made of it" if away else ""
-            return Raw(known, doubt=f"{error}; nothing was touched. Mend that{way}")
+            stop = "" if str(error).endswith("?") else "."
+            return Raw(known, doubt=f"{error}{stop} Nothing was touched; mend that{way}")
         raise
     now = signatures(found)
     sizes = {well: sum(size for _, size, *_ in files) for well, files in found.wells.items()}
