@@ -120,6 +120,8 @@ def _plate(job: Job, platemap: pd.DataFrame, seed: int, model: bool) -> None:
     wells = wells.join(by_well[[FEATURE]].median()).reset_index()
     for name, found in {"cells": table, "sites": sites, "wells": wells}.items():
         tables.write(job.plate_dir / f"{name}.parquet", found)
+    normalized = wells.assign(Metadata_Normalized_To="16 negative-control wells")
+    tables.write(job.plate_dir / "wells_normalized.parquet", normalized)
     if model:
         _maps(job, table[table["Metadata_PCIM_Enrichment"].notna()], rng)
 
@@ -252,7 +254,7 @@ def _model(folder: Path) -> None:
     names = [f"seed{s}.{part}" for s in range(3) for part in ("final", "fold0", "fold1")]
     rows = []
     for name in [*names, "background.final", "permuted.fold1", "single0.half0", "single1.half1"]:
-        for epoch in range(1, 9):
+        for epoch in range(1, 9 if name.startswith("seed") else 5):
             held_out = np.nan if name.endswith("final") else 0.97 - 0.5 * np.exp(-epoch / 2)
             rows.append(
                 {

@@ -2,7 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plateglass.report import audit
+from plateglass.measure import assay
+from plateglass.report import audit, head
+from plateglass.report.page import Page
 from plateglass.report.subject import Subject
 
 
@@ -101,8 +103,6 @@ def test_without_control_networks_it_says_what_is_not_known(subject):
 
 
 def test_weights_at_chance_are_left_out(tmp_path):
-    from plateglass.report.page import Page
-
     table = pd.DataFrame(
         {
             "channel": ["a", "b"],
@@ -120,3 +120,48 @@ def test_weights_at_chance_are_left_out(tmp_path):
     assert [plot.name for plot in found["plots"]] == ["ablation"]
     assert "at chance" in found["absent"][0]
     assert "b is like a" in found["absent"][1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("column", -0.104, "is −0.104, beyond ±0.10"),
+        ("column", -0.25, "is −0.25, beyond ±0.10"),
+        ("full", 0.797, "is 0.797, below 0.80"),
+        ("full", 0.4, "is 0.40, below 0.80"),
+        ("erased", 0.7004, "is 0.7004, more than 0.20 away from chance at 0.50"),
+        ("permuted", 0.2, "is 0.20, more than 0.20 away from chance at 0.50"),
+    ],
+)
+def test_a_control_that_fails_names_its_value_and_its_limit(key, value, said):
+    figure = assay.Interval(value, None, None, 9)
+    found = audit._row((key, ""), ["Plate P1"], [(figure, "")], 0.5)
+    [failed] = head.failed({"rows": [found]})
+    assert said in failed
+    assert failed.endswith(" (Plate P1)")
+    assert failed.count("(") == 1
+
+
+@pytest.mark.parametrize(("key", "value"), [("column", 0.8 - 0.7), ("full", 0.8), ("erased", 0.7)])
+def test_a_value_on_its_limit_does_not_fail(key, value):
+    figure = assay.Interval(value, None, None, 9)
+    assert head.failed({"rows": [audit._row((key, ""), ["P"], [(figure, "")], 0.5)]}) == []
+
+
+def test_networks_of_fewer_epochs_are_told(screen):
+    found = audit.history(Page(), screen.model_dir)
+    assert found["plots"][0].caption.endswith(
+        "The control and single-channel networks had 4 of the 8 epochs: their lines end there."
+    )
+
+
+def test_networks_that_all_had_the_same_epochs_are_not(screen, tmp_path):
+    table = pd.read_parquet(screen.model_dir / "history.parquet").query("epoch <= 4")
+    table.to_parquet(tmp_path / "history.parquet")
+    assert "had 4" not in audit.history(Page(), tmp_path)["plots"][0].caption
+
+
+def test_what_a_network_without_cells_found_is_not_called_the_most(table):
+    gloss = next(r["gloss"] for r in table["rows"] if r["name"] == "Trained without cells")
+    assert "the most" not in gloss
+    assert "for fewer epochs" in gloss

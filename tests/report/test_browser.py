@@ -121,6 +121,46 @@ def test_wide_charts_scroll_in_their_own_box(screen, open_page):
     assert own[0] > own[1]
 
 
+def test_a_table_is_shaded_only_where_it_can_scroll(screen, open_page):
+    path = screen.results / "screen" / "report.html"
+    for width, narrow in ((1280, False), (390, True)):
+        page = open_page(path, width)
+        box = page.locator("#plates .scroll:has(> table)")
+        assert box.evaluate("(b) => b.scrollWidth > b.clientWidth + 1") == narrow
+        shaded = box.evaluate("(b) => getComputedStyle(b).backgroundImage !== 'none'")
+        assert shaded == narrow
+        page.set_viewport_size({"width": 1670 - width, "height": 900})  # and follows the window
+        turned = (
+            "(no) => document.querySelector('#plates .scroll').classList.contains('more') !== no"
+        )
+        page.wait_for_function(turned, arg=narrow)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_swatches_stand_out_from_the_ground_and_fit(screen, open_page, width):
+    page = open_page(screen.results / "P1" / "report.html", width)
+    for section in ("gallery", "segmentation"):
+        key = page.locator(f"#{section} [aria-label='Colours of the channels']")
+        assert key.locator("li").all_inner_texts() == ["DNA", "Marker"]
+        box = key.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+    white = page.locator("#segmentation .keys i").first
+    look = "(i) => [getComputedStyle(i).borderTopColor, getComputedStyle(i).borderTopWidth]"
+    border, thick = white.evaluate(look)
+    assert thick == "1px"
+    assert max(map(int, re.findall(r"\d+", border)[:3])) < 190  # seen on white
+
+
+def test_colour_bars_have_no_signed_zero(screen, open_page):
+    page = open_page(screen.results / "P1" / "report.html", 1280)
+    chart = page.locator("[data-chart=plate_margin] .role-legend-label")
+    labels = chart.locator("text").all_text_contents()
+    assert "0" in labels
+    assert "+0" not in labels
+    assert any(text.startswith("+") for text in labels)
+
+
 def test_a_script_in_a_label_stays_text(screen, open_page):
     page = open_page(screen.results / "P1" / "report.html", 1280)
     dialogs = []

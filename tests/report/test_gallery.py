@@ -55,6 +55,7 @@ def test_the_order_of_the_rows_plays_no_part(cells):
 
 
 def test_a_caption_says_what_was_called_where_and_how_well_it_is_backed():
+    """In lines of their own, none of which begins with a dash or a dot."""
     row = {
         "Metadata_GradCAMO": 0.9,
         "Metadata_Enrichment": 3.14,
@@ -63,6 +64,6 @@ def test_a_caption_says_what_was_called_where_and_how_well_it_is_backed():
         "label": "treatment",
     }
     assert gallery._what(row) == (
-        "Grad-CAMO 0.90 · enrichment 3.1× · reliance on background 0.02 — "
-        "called positive_control in a well labelled treatment"
+        "Grad-CAMO 0.90\u00a0· enrichment 3.1×\u00a0· reliance on background 0.02"
     )
+    assert gallery._said(row) == "called positive_control in a well labelled treatment"

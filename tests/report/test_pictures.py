@@ -87,3 +87,21 @@ def test_labels_have_fixed_places_and_colours():
     assert len(set(colours)) == 4
     again, same = label_colours(["a", "pos", "neg"], "neg", "pos")
     assert dict(zip(again, same)).items() <= dict(zip(names, colours)).items()
+
+
+def test_a_bar_is_in_pixels_where_nothing_tells_a_pixels_size():
+    assert pictures.bar_unit(None, 1.0) == "px"
+    assert pictures.bar_unit(1.0, 1.0) == "µm"  # the settings say so
+    assert pictures.bar_unit(None, 0.65) == "µm"  # the images' headers say so
+    assert pictures.bar_words(20, "µm") == "20\u00a0µm"
+    said = pictures.bar_words(20, "px")
+    assert said.startswith("20\u00a0px")
+    assert "ingest.pixel_size_um" in said
+
+
+def test_the_key_names_each_channel_in_the_colour_of_the_blend(screen):
+    root = screen.of("P1").store
+    key = pictures.key(root, "A01", 0)
+    assert [name for name, _ in key] == list(screen.config.channel_names)
+    _, colours = pictures.read(root, "A01", 0)
+    assert [colour for _, colour in key] == [f"#{colour}" for colour in colours]

@@ -7,8 +7,10 @@ import pytest
 
 from plateglass import tables
 from plateglass.errors import DamageError
-from plateglass.report import gallery, page, plate
+from plateglass.project import Project
+from plateglass.report import gallery, page, pictures, plate, screen
 from plateglass.report.subject import Subject
+from plateglass.wells import Job
 from report import invented
 
 
@@ -65,7 +67,7 @@ def test_screen_writes_its_page_and_the_figures_for_the_terminal(job, html):
     said = json.loads((job.state / "summary.json").read_text())
     assert said["wells"] == "192"
     failing = re.search(r"Controls that fail: ([^<]*?)\. Read", page_)
-    assert (failing and failing[1].replace(", ", "; ")) == said.get("controls that fail")
+    assert (failing and failing[1]) == said.get("controls that fail")
     assert re.fullmatch(r"0\.\d\d \(0\.\d\d to 0\.\d\d\)", said["P1: Z′"])
 
 
@@ -100,3 +102,45 @@ def test_the_screen_reads_no_more_of_the_cells_than_it_counts(job, html):
     cells = Subject.read(job.of("screen"), ["P1", "P2"]).cells["P2"]
     assert set(cells["label"]) == {"negative_control", "positive_control"}
     assert "Metadata_GradCAMO" not in cells
+
+
+@pytest.fixture
+def unsized(monkeypatch):
+    """Stores whose pixel size nothing told: ingest took 1 µm a pixel."""
+    monkeypatch.setattr(pictures.store, "pixel_size", lambda root, well, field=0: (1.0, 1.0))
+
+
+def test_bars_are_in_pixels_where_nothing_tells_a_pixels_size(job, html, unsized):
+    bars = re.compile(r"The bars? (?:is|are) (?:[^<]*?)(?:px|µm|pixels)")
+    assert len(bars.findall(html)) == 3
+    assert "px" not in "".join(bars.findall(html))
+    left = plate.build(job)
+    assert len(re.findall(r"The bar is \d+\spx\.</figcaption>", left)) == 2
+    assert re.search(r"The bar is \d+\spx of the images", left)
+    assert "The bars are in pixels of the images" in left
+    assert not re.search(r"The bar is \d+\sµm", left)
+
+
+def test_composite_pictures_have_one_key_of_channels_a_section(html):
+    for section in ("gallery", "segmentation"):
+        own = html.split(f'<section id="{section}">')[1].split("</section>")[0]
+        [key] = re.findall(r'aria-label="Colours of the channels">(.*?)</ul>', own, re.DOTALL)
+        assert re.findall(r"</i>(\w+)</li>", key) == ["DNA", "Marker"]
+        assert len(set(re.findall(r"background: (#[0-9A-Fa-f]{6})", key))) == 2
+
+
+def test_why_there_is_no_z_prime_is_told_everywhere(job, html):
+    settings = job.config.platemap.model_copy(update={"negative": "dmso"})
+    config = job.config.model_copy(update={"platemap": settings})
+    other = Job("report", "screen", Project.read(config))
+    why = "no well with a margin is labelled “dmso” (platemap.negative)"
+    left = plate.build(other.of("P1"))
+    assert f"Z′ cannot be given: {why}." in left
+    assert "Z′ cannot be given" not in html
+    page_, said = screen.build(other)
+    assert f"No Z′ on P1, P2: {why}." in page_
+    assert said["no Z′"] == f"on P1, P2: {why}"
+    for text in (left, page_):
+        methods = text.split('id="methods-text"')[1].split("</div>")[0]
+        assert "Z′" not in methods
+        assert "chosen by a hash of their names" in methods

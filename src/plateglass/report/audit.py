@@ -15,6 +15,7 @@ from plateglass.report.wells import read
 from plateglass.report.words import CONTROLS
 
 RAIL = (3.0, 147.0)  # ends of the little scale in the controls' table, in its own units
+EXACT = 1e-9  # what arithmetic may add to a value that lies on its limit
 KINDS = ("folds", "final", "controls", "single channel")
 MEASURES = {
     "loss": "training loss",
@@ -120,13 +121,29 @@ def history(page: Page, model_dir: Path) -> dict[str, Any]:
         title = MEASURES[name]
         page.charts[f"history_{name}"] = charts_model.history(name, title, kinds)
         caption = {
-            "loss": "A line is one network. Curves that still fall at the last epoch ask for more epochs.",
+            "loss": "A line is one network. Curves that still fall at the last epoch ask for more "
+            f"epochs.{_shorter(table)}",
             "accuracy": "On the batches as they were trained, surroundings exchanged.",
             "held_out": "On whole cells of wells that the network did not see. Control networks belong "
             "at chance where labels were permuted.",
         }[name]
         plots.append(Plot(f"history_{name}", title[0].upper() + title[1:], caption, 250))
     return {"plots": plots, "absent": []}
+
+
+def _shorter(table: pd.DataFrame) -> str:
+    """Which kinds of networks were trained for fewer epochs than the folds and the final ones."""
+    epochs = table.groupby("kind")["epoch"].max()
+    most = epochs.reindex(KINDS[:2]).max()
+    named = {KINDS[2]: "control", KINDS[3]: "single-channel"}
+    kinds: dict[int, list[str]] = {}
+    for kind, name in named.items():
+        if kind in epochs and epochs[kind] < most:
+            kinds.setdefault(int(epochs[kind]), []).append(name)
+    return "".join(
+        f" The {' and '.join(names)} networks had {count} of the {int(most)} epochs: their lines end there."
+        for count, names in kinds.items()
+    )
 
 
 def _kind(network: str) -> str:
@@ -243,6 +260,12 @@ def _column(known: pd.DataFrame, negative: str, positive: str | None) -> assay.I
     return assay.Interval(float(called.iloc[-1] - called.iloc[0]), None, None, wells)
 
 
+def _apart(value: float, limits: tuple[float, ...]) -> str:
+    """A number with two digits, or as many more as tell it from limits that it would round to."""
+    near = (n for n in range(2, 6) if number(value, n) not in [number(x, n) for x in limits])
+    return number(value, next(near, 6))
+
+
 def _row(
     key: tuple[str, str],
     titles: list[str],
@@ -264,12 +287,16 @@ def _row(
             continue
         (value, low, high, _), called = found
         high_wanted = control.want == "high"
-        off = value < control.alarm if high_wanted else abs(value - wanted) > control.alarm
-        alarm = bool(control.want) and off
+        off = control.alarm - value if high_wanted else abs(value - wanted) - control.alarm
+        alarm = bool(control.want) and off > EXACT
+        limits = (
+            (control.alarm,) if high_wanted else (wanted - control.alarm, wanted + control.alarm)
+        )
+        said = _apart(value, limits) if alarm else number(value)
         span = None if low is None or high is None else (at(low), at(high))
         cells.append(
             {
-                "value": number(value),
+                "value": said,
                 "interval": None if span is None else f"{number(low)} to {number(high)}",
                 "at": at(value),
                 "span": span,
@@ -278,6 +305,9 @@ def _row(
                 "called": called,
                 "of": title,
                 "verdict": WORDS[control.want][alarm] if control.want else "",
+                "fails": control.fails.format(
+                    value=said, alarm=number(control.alarm), chance=number(chance)
+                ),
             }
         )
     limit = LIMITS[control.want].format(control.alarm) if control.want else ""

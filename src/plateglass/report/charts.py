@@ -110,6 +110,7 @@ def plate_grid(
             legend=alt.Legend(
                 orient="bottom", direction="horizontal", gradientLength=180, gradientThickness=8,
                 title=None, format=form, tickCount=4, offset=8,
+                labelExpr=f"datum.value === 0 ? '0' : format(datum.value, '{form}')",  # not +0
             ),
         )  # fmt: skip
     wells = (

@@ -34,17 +34,25 @@ def build(subject: Subject, quality: int) -> dict[str, Any]:
         sites = sites[sites["Metadata_Quarantine"].isna()]
     if "Count_Cells" not in sites or sites["Count_Cells"].notna().sum() == 0:
         return {"pictures": [], "absent": ["No site of this plate was segmented."]}
+    chosen = choose(sites, focus_column(subject.config))
+    first = chosen[0]
+    rank = store.sites(job.store, first.well).index(first.site)
+    unit = pictures.bar_unit(
+        subject.config.ingest.pixel_size_um, store.pixel_size(job.store, first.well, rank)[0]
+    )
     drawn = []
-    for field in choose(sites, focus_column(subject.config)):
+    for field in chosen:
         row = (sites["Metadata_Well"] == field.well) & (sites["Metadata_Site"] == field.site)
         count = int(sites.loc[row, "Count_Cells"].iloc[0])
-        drawn.append(draw(job.store, subject.plates[0], field, count, quality))
+        drawn.append(draw(job.store, subject.plates[0], field, count, unit, quality))
     orphans = [c for c in ("Orphan_Nuclei", "Orphan_Cells") if c in sites]
     return {
         "pictures": drawn,
         "absent": [],
         "orphans": number(int(sites[orphans].sum().sum())) if orphans else None,
-        "legend": [("nuclei", NUCLEI), ("cells", CELLS)],
+        "legend": [("outlines of nuclei", NUCLEI), ("outlines of cells", CELLS)],
+        "channels": pictures.key(job.store, first.well, rank),
+        "pixels": unit == "px",
     }
 
 
@@ -79,8 +87,10 @@ def choose(sites: pd.DataFrame, focus: str | None) -> list[Field]:
     return found
 
 
-def draw(root: Path, plate: str, field: Field, cells: int, quality: int = 84) -> dict[str, Any]:
-    """Picture, outlines and caption of a field for the template.
+def draw(
+    root: Path, plate: str, field: Field, cells: int, unit: str = "µm", quality: int = 84
+) -> dict[str, Any]:
+    """Picture, outlines and caption of a field for the template; ``unit`` is the scale bar's.
 
     Raises
     ------
@@ -111,7 +121,7 @@ def draw(root: Path, plate: str, field: Field, cells: int, quality: int = 84) ->
         "alt": f"{where}, channels blended in colour",
         "width": shape[1],
         "height": shape[0],
-        "caption": f"{where}: {cells:,} cells; {field.why}. The bar is {bar} µm.",
+        "caption": f"{where}: {cells:,} cells; {field.why}. The bar is {bar}\u00a0{unit}.",
     }
 
 

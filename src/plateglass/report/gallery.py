@@ -67,6 +67,12 @@ def build(subject: Subject, quality: int) -> dict[str, Any]:
     chosen = choose(explained, subject.config.report.gallery)
     size = int(subject.model["crop"]["px"])
     reader = functools.partial(maps.read, root)
+    well, site = chosen.iloc[0][["Metadata_Well", "Metadata_Site"]]
+    rank = store.sites(job.store, well).index(site)
+    channels = pictures.key(job.store, well, rank)
+    unit = pictures.bar_unit(
+        subject.config.ingest.pixel_size_um, store.pixel_size(job.store, well, rank)[0]
+    )
     cards, bar = draw(job.store, plate, chosen, reader, size, quality)
     return {
         "cards": cards,
@@ -75,7 +81,8 @@ def build(subject: Subject, quality: int) -> dict[str, Any]:
         "tiers": TIERS,
         "called": sorted({card["called"] for card in cards}),
         "explained": len(explained),
-        "bar": bar,
+        "bar": pictures.bar_words(bar, unit),
+        "channels": channels,
     }
 
 
@@ -136,6 +143,7 @@ def draw(
                 "alt": f"{where}: image, then maps {', '.join(NAMES.values())}",
                 "where": where,
                 "what": _what(row),
+                "said": _said(row),
             }
     return [cards[at] for at in chosen.index], bar
 
@@ -170,17 +178,22 @@ def _strip(
 
 
 def _what(row: dict[str, Any]) -> str:
-    """The second line of a caption: the call and its audit."""
+    """The second line of a caption: the call's audit."""
     parts = [f"Grad-CAMO {number(row['Metadata_GradCAMO'])}"]
     if pd.notna(row.get("Metadata_Enrichment")):
         parts.append(f"enrichment {number(row['Metadata_Enrichment'], 1)}×")
     if pd.notna(row.get("Metadata_Reliance")):
         parts.append(f"reliance on background {number(row['Metadata_Reliance'])}")
+    return "\u00a0· ".join(parts)  # no line begins with a dot
+
+
+def _said(row: dict[str, Any]) -> str:
+    """The third line of a caption: the call."""
     called = f"called {row['Metadata_Class']}"
     label = row.get("label")
     if label is not None and pd.notna(label) and label != "":
         called += f" in a well labelled {label}"
-    return f"{' · '.join(parts)} — {called}"
+    return called
 
 
 def _spread(ranked: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -42,9 +42,9 @@ def without_model(subject: Subject) -> list[dict[str, Any]]:
 
 
 def failed(controls: dict[str, Any]) -> list[str]:
-    """The controls that do not lie where they should."""
+    """The controls that do not lie where they should: the value, its limit, on which wells."""
     return [
-        f"{row['name']} {cell['value']} ({cell['of']})"
+        f"{cell['fails']} ({cell['of']})"
         for row in controls.get("rows", [])
         for cell in row["cells"]
         if cell is not None and cell["alarm"]
@@ -55,7 +55,7 @@ def warnings(controls: dict[str, Any], in_quarantine: int) -> list[dict[str, Any
     """Controls that fail, and that something is in quarantine."""
     found = []
     if bad := failed(controls):
-        said = f"Controls that fail: {', '.join(bad)}."
+        said = f"Controls that fail: {'; '.join(bad)}."
         found.append(line(f"{said} Read them before you trust the calls.", warn=True))
     if in_quarantine:
         found.append(line("Something is in quarantine: see there what, and why.", warn=True))

@@ -24,6 +24,28 @@ def read(root: Path, well: str, field: int, level: int = 0) -> tuple[np.ndarray,
     return np.clip((plane - low) / np.maximum(high - low, 1e-6), 0, 1), list(colours)
 
 
+def key(root: Path, well: str, field: int) -> list[tuple[str, str]]:
+    """Channels of a field and the colours (#RRGGBB) in which ``blend`` shows them."""
+    shown = store.display(root, well, field)
+    return [(name, f"#{colour.removeprefix('#')}") for name, (_, _, colour) in shown.items()]
+
+
+def bar_unit(told_um: float | None, size: float) -> str:
+    """``px`` where nothing tells a pixel's size (ingest then takes 1 µm a pixel), else ``µm``.
+
+    told_um: ingest.pixel_size_um; size: the store's pixel size.
+    """
+    return "px" if told_um is None and size == 1.0 else "µm"
+
+
+def bar_words(length: int, unit: str) -> str:
+    """A scale bar's length, and why it is in pixels where it is."""
+    if unit == "µm":
+        return f"{length}\u00a0µm"
+    why = "nothing tells how large a pixel is; set ingest.pixel_size_um"
+    return f"{length}\u00a0px of the images ({why})"
+
+
 def blend(tones: np.ndarray, colours: list[str]) -> np.ndarray:
     """Channels added in their colours, as fluorescence is looked at."""
     mix = np.stack([rgb(c) for c in colours])
@@ -72,7 +94,10 @@ def enlarge(array: np.ndarray, shape: tuple[int, int], smooth: bool = True) -> n
 
 
 def scale_bar(picture: np.ndarray, um_per_pixel: float) -> int:
-    """Draw a bar of a round length at the lower left; returns its length in µm."""
+    """Draw a bar of a round length at the lower left; returns its length in µm.
+
+    Where a pixel counts as 1 µm that is its length in the images' pixels, too (``bar_unit``).
+    """
     height, width = picture.shape[:2]
     room = 0.32 * width * um_per_pixel
     length = max((n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500) if n <= room), default=1)

@@ -4,6 +4,7 @@ from typing import Any
 
 from plateglass.report import (
     audit,
+    basis,
     fields,
     gallery,
     grids,
@@ -46,7 +47,7 @@ def _sections(page: Page, subject: Subject) -> dict[str, Any]:
         plate, model_dir = subject.plates[0], subject.job.model_dir
         columns: list[audit.Column] = [(f"Plate {plate}", subject.cells[plate])]
         if not subject.trained(plate):
-            columns.append(("Training wells (out of fold)", None))
+            columns.append(("Training wells, out of fold", None))
         found["channels"] = audit.channels(page, model_dir, len(subject.classes))
         found["controls"] = audit.controls(columns, subject)
         found["history"] = audit.history(page, model_dir)
@@ -70,7 +71,11 @@ def _render(page: Page, subject: Subject, sections: dict[str, Any]) -> str:
         labels=subject.colours.pairs,
         model=subject.model,
         methods=words.methods(
-            subject.config, f"plate {plate} ({wells:,} wells, {fields_:,} fields)", subject.model
+            subject.config,
+            f"plate {plate} ({wells:,} wells, {fields_:,} fields)",
+            subject.model,
+            basis.of(subject),
+            z_prime="Z′" in sections["response"]["found"],
         ),
         provenance=provenance.foot(subject.project),
         **sections,
@@ -100,6 +105,9 @@ def _short(subject: Subject, sections: dict[str, Any]) -> list[dict[str, Any]]:
             lines.append(head.line(text, warn=not figure.value >= GOOD_Z_PRIME))
         else:
             lines.append(head.line(f"The treated wells follow the dose with Spearman ρ = {said}"))
+    why = response.no_z_prime(subject.wells, subject.negative, subject.positive)
+    if why is not None:
+        lines.append(head.line(f"Z′ cannot be given: {why}.", warn=True))
     cells = subject.cells[subject.plates[0]]
     if "Metadata_GradCAMO" in cells and len(cells):
         score = cells["Metadata_GradCAMO"]

@@ -144,6 +144,20 @@ GLOSS = {
 }
 
 
+def no_z_prime(wells: pd.DataFrame, negative: str, positive: str | None) -> str | None:
+    """Why ``quality`` has no Z′, in a few words; None where it has one or no well has a margin."""
+    if "margin" not in wells:
+        return None
+    known = wells.dropna(subset=["margin"])
+    for label, setting in ((negative, "platemap.negative"), (positive, "train.positive")):
+        count = int((known["label"] == label).sum())
+        if count == 0:
+            return f"no well with a margin is labelled “{label}” ({setting})"
+        if count == 1:
+            return f"only one well with a margin is labelled “{label}”"
+    return None
+
+
 def _table(subject: Subject, found: dict[str, assay.Interval]) -> dict[str, Any] | None:
     """The figures of ``quality`` for the template."""
     if not found:

@@ -5,7 +5,17 @@ from typing import Any
 import pandas as pd
 
 from plateglass.measure import assay
-from plateglass.report import audit, grids, head, profiles, provenance, quarantine, response, words
+from plateglass.report import (
+    audit,
+    basis,
+    grids,
+    head,
+    profiles,
+    provenance,
+    quarantine,
+    response,
+    words,
+)
 from plateglass.report.page import Page, number
 from plateglass.report.subject import Subject
 from plateglass.wells import Job
@@ -51,7 +61,11 @@ def build(job: Job) -> tuple[str, dict[str, str]]:
         labels=subject.colours.pairs,
         model=subject.model,
         methods=words.methods(
-            subject.config, f"{plates} ({wells}, {len(subject.sites):,} fields)", subject.model
+            subject.config,
+            f"{plates} ({wells}, {len(subject.sites):,} fields)",
+            subject.model,
+            basis.of(subject),
+            z_prime=any(Z_PRIME in own for own in figures.values()),
         ),
         provenance=provenance.foot(subject.project),
         **sections,
@@ -97,19 +111,30 @@ def _overview(subject: Subject, figures: Figures) -> dict[str, Any]:
             gloss = {} if figure is None else {"gloss": response.span(figure)}
             row.append({"text": number(figure.value), **gloss} if figure is not None else "–")
         rows.append(row + [number(float(own[column].mean())) for column, _ in means])
+    absent = [f"No Z′ {of}: {why}." for why, of in _no_z_prime(subject).items()]
     gone = [name for name in project.names if name not in subject.plates]
     columns = [{"name": name, "number": False} for name in ("Plate", "Model")]
     columns += [{"name": name, "number": True} for name in titles]
-    return {
-        "table": {"title": "Plates", "columns": columns, "rows": rows},
-        "absent": [f"Without tables, so not shown: {', '.join(gone)}."] if gone else [],
-    }
+    if gone:
+        absent.append(f"Without tables, so not shown: {', '.join(gone)}.")
+    return {"table": {"title": "Plates", "columns": columns, "rows": rows}, "absent": absent}
+
+
+def _no_z_prime(subject: Subject) -> dict[str, str]:
+    """Why plates have no Z′ → which plates, as a phrase."""
+    found: dict[str, list[str]] = {}
+    for plate in subject.plates:
+        own = subject.wells[subject.wells["plate"] == plate].dropna(axis="columns", how="all")
+        why = response.no_z_prime(own, subject.negative, subject.positive)
+        if why is not None:
+            found.setdefault(why, []).append(plate)
+    return {why: f"on {basis.named(tuple(plates))}" for why, plates in found.items()}
 
 
 def _columns(subject: Subject) -> list[audit.Column]:
     """The controls' table: what train found, and all plates that it never saw together."""
     others = [cells for plate, cells in subject.cells.items() if not subject.trained(plate)]
-    columns: list[audit.Column] = [("Training wells (out of fold)", None)]
+    columns: list[audit.Column] = [("Training wells, out of fold", None)]
     if others:
         columns.append(("Plates never trained on", pd.concat(others, ignore_index=True)))
     return columns
@@ -137,6 +162,8 @@ def _summary(subject: Subject, figures: Figures, sections: dict[str, Any]) -> di
     for plate, own in list(figures.items())[:TOLD]:
         for name, figure in own.items():
             found[f"{plate}: {name}"] = f"{number(figure.value)} ({response.span(figure)})"
+    if without := _no_z_prime(subject):
+        found["no Z′"] = "; ".join(f"{of}: {why}" for why, of in without.items())
     for column, title in MEANS:
         if column in wells:
             found[title] = number(float(wells[column].mean()))

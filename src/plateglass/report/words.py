@@ -7,6 +7,7 @@ from typing import Any
 
 from plateglass import __version__
 from plateglass.config import Config
+from plateglass.report.basis import Basis
 
 NORMALISED = {
     "mad_robustize": "median and median absolute deviation",
@@ -37,17 +38,20 @@ class _Citations:
         return "[" + ", ".join(str(self.cited.index(name) + 1) for name in names) + "]"
 
 
-def methods(config: Config, what: str, model: dict[str, Any] | None) -> dict[str, Any]:
+def methods(
+    config: Config, what: str, model: dict[str, Any] | None, basis: Basis, z_prime: bool
+) -> dict[str, Any]:
     """Paragraphs and references for a paper, with the settings of this run.
 
     what: the plates and wells as a phrase ("plate P1 (48 wells, …)"); model: model.json, or None
-    where no network was applied.
+    where no network was applied; basis: what values are in units of; z_prime: whether the report
+    gives a Z′.
     """
     cite = _Citations()
     paragraphs = [_images(config, what, cite)]
     if model is not None:
-        paragraphs += [_network(config, model, cite), _audit(config, cite)]
-    paragraphs.append(_profiles(config, cite))
+        paragraphs += [_network(config, model, basis, cite), _audit(config, z_prime, cite)]
+    paragraphs.append(_profiles(config, basis, cite))
     known = json.loads(
         files("plateglass.report").joinpath("templates", "references.json").read_text("utf-8")
     )
@@ -73,12 +77,12 @@ def _images(config: Config, what: str, cite: _Citations) -> str:
     )
 
 
-def _network(config: Config, model: dict[str, Any], cite: _Citations) -> str:
+def _network(config: Config, model: dict[str, Any], basis: Basis, cite: _Citations) -> str:
     train, side, seeds = config.train, model["crop"]["px"], model["seeds"]
     text = (
         "Intensities were expressed in plate units: background subtracted and divided by the "
-        "median 99th percentile of the plate's negative-control wells, by channel. A "
-        f"{model['backbone']} network {cite('timm')} behind a DCMIX blend of "
+        f"median 99th percentile of {basis.intensities}, by channel. A network with the backbone "
+        f"“{model['backbone']}” of timm {cite('timm')} behind a DCMIX blend of "
         f"{_listed(model['channels'])} {cite('dcmix')} was trained on crops of {side} × {side} pixels "
         f"around single nuclei to tell {_listed(model['classes'])} apart, with {seeds} "
         f"seed{'' if seeds == 1 else 's'}. "
@@ -108,27 +112,28 @@ def _network(config: Config, model: dict[str, Any], cite: _Citations) -> str:
     )
 
 
-def _audit(config: Config, cite: _Citations) -> str:
+def _audit(config: Config, z_prime: bool, cite: _Citations) -> str:
     attribute = config.attribute
     some = (
         "every cell"
         if attribute.cells_per_well == "all"
         else f"{attribute.cells_per_well} cells a well, drawn by hash"
     )
-    return (
+    text = (
         f"Attention was audited by Grad-CAMO {cite('gradcamo')}: the share of the Grad-CAM map "
         f"{cite('gradcam')} of the predicted class that lies on the cell's own mask, and its "
         "enrichment, that share divided by the mask's share of the crop. Background reliance is the "
         f"mean drop of the class's probability over {config.features.reliance_draws} draws of "
         "surroundings from wells of another class. Pixel attributions are pixel-wise channel "
         f"isolation mixing {cite('pcim')} (after its abstract; objectives and fills are those of "
-        f"plateglass' recipe “{attribute.recipe}”) for {some}. Plate quality is Z′ "
-        f"{cite('zprime')} of the well means of the margin. Intervals are 95 % bootstrap "
-        "intervals over wells, stratified by class (1,000 draws)."
+        f"plateglass' recipe “{attribute.recipe}”) for {some}. "
     )
+    if z_prime:
+        text += f"Plate quality is Z′ {cite('zprime')} of the well means of the margin. "
+    return f"{text}Intervals are 95 % bootstrap intervals over wells, stratified by class (1,000 draws)."
 
 
-def _profiles(config: Config, cite: _Citations) -> str:
+def _profiles(config: Config, basis: Basis, cite: _Citations) -> str:
     measured = (
         f"Area, shape, intensity and texture were measured with cp_measure {cite('cpmeasure')} under "
         f"CellProfiler's names {cite('cellprofiler')}. "
@@ -140,8 +145,8 @@ def _profiles(config: Config, cite: _Citations) -> str:
         [SELECTION.get(step, step.replace("_", " ")) for step in config.aggregate.select]
     )
     return (
-        f"{measured}Well profiles are medians over cells, normalised per plate to the negative "
-        f"controls ({normal}) and selected by {steps} with pycytominer {cite('pycytominer')}."
+        f"{measured}Well profiles are medians over cells, normalised {basis.profiles} "
+        f"({normal}) and selected by {steps} with pycytominer {cite('pycytominer')}."
     )
 
 
@@ -158,6 +163,7 @@ class Control:
     gloss: str
     want: str  # "high", "chance", "zero" or "" where there is nothing to want
     alarm: float = 0.0  # how far from where it should lie before the report warns
+    fails: str = ""  # what is wrong, of {value}, {alarm} and {chance}, where it warns
 
 
 CONTROLS = {
@@ -166,6 +172,7 @@ CONTROLS = {
         "The network on whole crops: the accuracy that the rows below question.",
         "high",
         0.8,
+        "balanced accuracy is {value}, below {alarm}",
     ),
     "erased": Control(
         "Cell erased",
@@ -174,12 +181,13 @@ CONTROLS = {
         "surroundings alone.",
         "chance",
         0.2,
+        "accuracy with the cell erased is {value}, more than {alarm} away from chance at {chance}",
     ),
     "background": Control(
         "Trained without cells",
-        "A network trained on crops whose cell is erased: the most that the surroundings can tell on "
-        "this plate. High is a property of the plate (neighbours share the treatment), and the reason "
-        "why the row above has to be low.",
+        "A network trained on crops whose cell is erased, for fewer epochs: what it found in the "
+        "surroundings, which may hold more. High is a property of the plate (neighbours share the "
+        "treatment), and the reason why the row above has to be low.",
         "",
     ),
     "permuted": Control(
@@ -188,6 +196,7 @@ CONTROLS = {
         "leaks from training into scoring.",
         "chance",
         0.2,
+        "accuracy with labels permuted is {value}, more than {alarm} away from chance at {chance}",
     ),
     "shuffled": Control(
         "{channel} shuffled between cells",
@@ -201,6 +210,8 @@ CONTROLS = {
         "that in the first. Zero unless the network learnt where a well lies.",
         "zero",
         0.1,
+        "the share of negative-control cells called positive in the last column less that in the "
+        "first is {value}, beyond ±{alarm}",
     ),
     "other": Control("{channel}", "A control of a later version.", ""),
 }

@@ -119,6 +119,14 @@
     });
   }
 
+  // Tables that are wider than their box show that they scroll.
+  const widths = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      target.classList.toggle("more", target.scrollWidth > target.clientWidth + 1);
+    }
+  });
+  for (const table of document.querySelectorAll(".scroll > table")) widths.observe(table.parentElement);
+
   // Methods: copy.
   for (const button of document.querySelectorAll("[data-copy]")) {
     const said = button.textContent;
