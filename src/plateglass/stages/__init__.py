@@ -26,7 +26,7 @@ STAGES = {
         Stage("features", 1, "segment"),
         Stage("attribute", 1, "features"),
         Stage("aggregate", 2, "attribute", wells=False),
-        Stage("report", 2, "aggregate", wells=False),
+        Stage("report", 3, "aggregate", wells=False),
     )
 }
 SCREEN = "screen"  # stands for the plate in what concerns all plates
