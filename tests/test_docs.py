@@ -1,6 +1,8 @@
 """The pages of the repository name what there is."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,17 @@ def test_config_readmes_sheet_and_platemap_are_read(tmp_path):
     ]
     roles = {well: row["role"] for well, row in plates.read_platemap(sheet[0], settings).items()}
     assert roles == {"B02": "negative_control", "B03": "positive_control", "B04": ""}
+
+
+@pytest.mark.parametrize(("how", "keeps"), [("cp -a", True), ("cp -r", False)])
+def test_config_readme_says_which_copies_keep_the_times_of_raw_images(tmp_path, how, keeps):
+    assert f"`{how}`" in (ROOT / "config" / "README.md").read_text()
+    image = tmp_path / "raw" / "A01.tif"
+    image.parent.mkdir()
+    image.touch()
+    os.utime(image, ns=(0, 10**18))
+    subprocess.run([*how.split(), image.parent, tmp_path / "copy"], check=True)
+    assert ((tmp_path / "copy" / "A01.tif").stat().st_mtime_ns == 10**18) == keeps
 
 
 def test_citation_names_the_three_papers():
