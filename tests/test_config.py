@@ -44,6 +44,15 @@ def test_a_default_written_out_changes_no_section(tmp_path):
         (SMALLEST + "train: {classes: [a]}", ["at least two"]),
         (SMALLEST + "train: {classes: [a, b], positive: c}", ["'c'", "'a', 'b'"]),
         (SMALLEST + "attribute: {cells_per_well: 0}", ["attribute.cells_per_well"]),
+        (SMALLEST + "train: {classes: [1, b]}", ["train.classes.0", "not 1; put it in quotes"]),
+        (SMALLEST.replace('"1"', "yes"), ["channels.GFP.match", "not True; put it in quotes"]),
+        (SMALLEST.replace('"1"', "2"), ["two channels match '2'"]),
+        (
+            SMALLEST + "run: {workers: many}",
+            ["run.workers", "parse string as an integer, not 'many'"],
+        ),
+        (SMALLEST + f"run: {{workers: {'m' * 999}}}", [", not 'mmm", "m…"]),
+        (SMALLEST + "report: {gallery: 50}", ["report.gallery", "equal to 40, not 50"]),
         ("plates: [", ["no YAML"]),
         ("- a", ["key: value"]),
     ],
@@ -53,6 +62,43 @@ def test_mistakes_are_named_with_what_to_write(tmp_path, text, words):
         read(tmp_path, text)
     for word in words:
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("written", ["1", "1.5"])
+def test_what_files_call_a_channel_may_be_a_bare_number(tmp_path, written):
+    settings = read(tmp_path, SMALLEST.replace('"1"', written))
+    assert settings.channels["GFP"].match == written
+    assert settings == read(tmp_path, SMALLEST.replace('"1"', f'"{written}"'))
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
+def test_devices_that_networks_run_on(tmp_path, device):
+    assert read(tmp_path, SMALLEST + f"run: {{device: '{device}'}}").run.device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:first", "CPU", "meta", ""])
+def test_other_devices_are_refused_with_those_there_are(tmp_path, device):
+    with pytest.raises(UserError) as refused:
+        read(tmp_path, SMALLEST + f"run: {{device: '{device}'}}")
+    said = f"run.device: '{device}' is no device; write auto, cpu, cuda, cuda:N "
+    assert said in str(refused.value) and str(refused.value).endswith("or mps")
+
+
+@pytest.mark.parametrize(
+    ("more", "keys"),
+    [
+        ("classes: [a, b]", "train.classes"),
+        ("positive: x", "train.positive"),
+        ("classes: [a, b], positive: b", "train.classes and train.positive"),
+    ],
+)
+def test_a_saved_model_has_its_own_classes(tmp_path, more, keys):
+    with pytest.raises(UserError) as refused:
+        read(tmp_path, SMALLEST + f"train: {{model: saved, {more}}}")
+    assert f"{keys} cannot stand beside train.model: a saved model brings its classes" in str(
+        refused.value
+    )
+    assert "[]" not in str(refused.value)
 
 
 def test_a_file_that_is_not_there(tmp_path):

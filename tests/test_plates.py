@@ -84,6 +84,8 @@ def test_mistakes_in_the_sheet(settings, sheet, words):
         ("well\trole\nA01\tx\n", ["separated by tabs"]),
         ("well,role\nZ99,x\n", ["line 2", "'Z99'", "AF48"]),
         ("well,role\nA01,x\nA1,y\n", ["line 3", "A01 stands already in line 2"]),
+        ("well,role\nA01,x\nA02\n", ["m.csv, line 3", "only 1 of the 2 columns", "commas"]),
+        ("well,role\nA01,x,y\n", ["m.csv, line 2", "3 fields", "2 columns"]),
     ],
 )
 def test_mistakes_in_a_platemap(settings, platemap, words):
@@ -92,6 +94,24 @@ def test_mistakes_in_a_platemap(settings, platemap, words):
         plates.read_platemap(plates.read_sheet(config)[0], config)
     for word in ["P1", *words]:
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_what_is_not_utf8_is_named_with_how_to_save_it(settings, tmp_path, encoding):
+    config = settings("plate,path,platemap\nP1,a,m.csv\n")
+    (tmp_path / "m.csv").write_bytes("well,role\nA01,5 µM\n".encode(encoding))
+    with pytest.raises(
+        UserError, match=r"^plate P1: .*m\.csv: .* not UTF-8: save it as CSV UTF-8$"
+    ):
+        plates.read_platemap(plates.read_sheet(config)[0], config)
+    (tmp_path / "plates.csv").write_bytes("plate,path\nP1,Bögen\n".encode(encoding))
+    with pytest.raises(UserError, match=r"plates\.csv: .* not UTF-8: save it as CSV UTF-8$"):
+        plates.read_sheet(config)
+
+
+def test_a_row_of_the_sheet_may_leave_its_last_columns_out(settings):
+    (plate,) = plates.read_sheet(settings("plate,path,layout,platemap,train\nP1,raw\n"))
+    assert (plate.layout, plate.platemap, plate.train) == ("pattern", None, False)
 
 
 @pytest.mark.parametrize("path", ["a\0b", "~nobody-of-that-name/P1"])

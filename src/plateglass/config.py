@@ -17,6 +17,7 @@ from plateglass.errors import UserError
 from plateglass.measure.names import columns
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?|mps")
 Positive = Annotated[float, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -38,7 +39,7 @@ class PlatemapSettings(Section):
 class Channel(Section):
     """One channel: what the layout calls it, and how viewers paint it."""
 
-    match: str
+    match: Annotated[str, Field(coerce_numbers_to_str=True)]  # 1 is meant as what files call "1"
     color: Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{6}$")] | None = None
 
 
@@ -117,6 +118,17 @@ class TrainSettings(Section):
     controls: bool = True
 
     @model_validator(mode="after")
+    def _a_model_has_its_own_classes(self):
+        both = [key for key in ("classes", "positive") if getattr(self, key) not in ((), None)]
+        if self.model is not None and both:
+            given = " and ".join(f"train.{key}" for key in both)
+            raise ValueError(
+                f"{given} cannot stand beside train.model: a saved model brings its classes and which "
+                f"of them is positive. Leave out {given} to apply it, or train.model to train anew"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _positive_is_a_class(self):
         if self.classes and len(self.classes) < 2:
             raise ValueError("train.classes needs at least two labels")
@@ -190,6 +202,16 @@ class RunSettings(Section):
     strict: bool = False
     missing_raw: Literal["refuse", "keep"] = "refuse"
     accept_removed: tuple[str, ...] = ()
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, device: str) -> str:
+        if not DEVICE.fullmatch(device):
+            raise ValueError(
+                f"{device!r} is no device; write auto, cpu, cuda, cuda:N (a GPU by its number, from "
+                "0) or mps"
+            )
+        return device
 
 
 class Config(Section):
@@ -323,8 +345,19 @@ def _explain(error: Any, raw: dict[str, Any]) -> str:
         return f"{key}: no such setting; {hint}"
     if error["type"] == "missing":
         return f"{key}: is missing"
-    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":  # one of ours, which shows the value itself
+        message = error["msg"].removeprefix("Value error, ")
+    else:
+        message = f"{error['msg']}, not {_shown(error['input'])}"
+        if error["type"] == "string_type" and isinstance(error["input"], int | float):
+            message += "; put it in quotes"
     return f"{key}: {message}" if key else message
+
+
+def _shown(value: Any) -> str:
+    """A value as settings hold it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _known(where: list[str]) -> list[str]:

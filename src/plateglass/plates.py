@@ -95,12 +95,13 @@ def read_platemap(plate: Plate, config: Config) -> dict[str, dict[str, str]]:
     Raises
     ------
     UserError
-        Missing well or label column, a well that is none, a well that stands twice.
+        Missing well or label column, a row that is not as long as the header, a well that is none, a
+        well that stands twice.
     """
     if plate.platemap is None:
         return {}
     wanted = config.platemap
-    rows, header = _rows(plate.platemap, f"plate {plate.name}: ")
+    rows, header = _rows(plate.platemap, f"plate {plate.name}: ", whole=True)
     for key, column in (("well", wanted.well), ("label", wanted.label)):
         if column not in header:
             raise UserError(
@@ -126,10 +127,13 @@ def read_platemap(plate: Plate, config: Config) -> dict[str, dict[str, str]]:
     return wells
 
 
-def _rows(path: Path, of: str = "") -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+def _rows(
+    path: Path, of: str = "", whole: bool = False
+) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     """(line number, row) pairs and the header of a CSV, stripped; blank lines are skipped.
 
-    ``of`` begins the messages, where the path does not say whose file it is.
+    ``of`` begins the messages, where the path does not say whose file it is. ``whole``: a row that
+    ends early is refused, else its last fields are empty.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -143,17 +147,26 @@ def _rows(path: Path, of: str = "") -> tuple[list[tuple[int, dict[str, str]]], l
                 cells = [cell.strip() for cell in cells]
                 if not any(cells):
                     continue
+                where = f"{of}{path}, line {reader.line_num}"
                 if len(cells) > len(header):
                     raise UserError(
-                        f"{of}{path}, line {reader.line_num}: {len(cells)} fields, "
-                        f"but the header names {len(header)} columns"
+                        f"{where}: {len(cells)} fields, but the header names {len(header)} columns"
+                    )
+                if whole and len(cells) < len(header):
+                    raise UserError(
+                        f"{where}: only {len(cells)} of the {len(header)} columns that the header "
+                        "names; write the commas of empty fields too"
                     )
                 cells += [""] * (len(header) - len(cells))
                 rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
     except OSError as error:
         raise UserError(f"{of}{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{of}{path}: is no CSV in UTF-8: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{of}{path}: holds characters that are not UTF-8: save it as CSV UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise UserError(f"{of}{path}: is no CSV: {error}") from error
     if len(set(header)) < len(header):
         raise UserError(f"{of}{path}: a column name stands twice in the header")
     return rows, header

@@ -179,6 +179,44 @@ def test_no_convolution_names_the_way_out():
         gradcam(nn.Sequential(nn.Flatten(), nn.Linear(8, 2)), torch.zeros(1, 2, 2, 2))
 
 
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.uint16, np.int64, np.float32])
+def test_masks_of_numpy_are_taken(kind):
+    network, x = random_network(2), torch.randn(3, 2, 20, 20)
+    mask = np.random.default_rng(0).random((3, 20, 20)) < 0.4
+    found = gradcamo(network, x, (mask * 7).astype(kind))
+    expected = gradcamo(network, x, torch.from_numpy(mask))
+    torch.testing.assert_close(found.score, expected.score, equal_nan=True)
+    torch.testing.assert_close(found.enrichment, expected.enrichment, equal_nan=True)
+    torch.testing.assert_close(gradcamo_score(found.map, mask)[0], expected.score, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        ([np.ones((16, 16))], "torch tensor or a numpy array of numbers, got list; np.stack"),
+        (None, "got NoneType"),
+        (np.full((1, 16, 16), "cell"), "got an array of <U4"),
+    ],
+)
+def test_masks_that_are_none_are_told(mask, words):
+    with pytest.raises(TypeError, match=words):
+        gradcamo(random_network(0), torch.zeros(1, 2, 16, 16), mask)
+
+
+def test_a_layer_that_is_not_there_is_told_with_some_that_are():
+    x = torch.zeros(1, 2, 16, 16)
+    with pytest.raises(ValueError, match=r"no module 'nolayer'; .* for example body\.0, .*body\.3"):
+        gradcam(random_network(0), x, layer="nolayer")
+    twice = random_network(0)
+    twice.again = twice.body
+    torch.testing.assert_close(
+        gradcam(twice, x, layer="again.3"), gradcam(twice, x, layer="body.3")
+    )
+    bare = nn.Sequential(nn.Flatten(), nn.Linear(512, 2))
+    with pytest.raises(ValueError, match=r"no module 'nolayer'; .* for example 0, 1$"):
+        gradcam(bare, x, layer="nolayer")
+
+
 def test_attention_lies_on_the_cell(taught):
     network, x, planted, _, cell = taught
     found = gradcamo(network, x, cell)

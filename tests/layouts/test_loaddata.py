@@ -142,6 +142,13 @@ def test_mistakes_are_refused(tmp_path, rows, header, words):
     assert "plate P1" in str(error.value)
 
 
+def test_a_table_that_is_not_utf8(tmp_path):
+    sheet = plate(tmp_path, ROWS)
+    (sheet.path / "load_data.csv").write_bytes(f"{HEADER}\nµ.tif".encode("latin-1"))
+    with pytest.raises(UserError, match=r"load_data\.csv: .* not UTF-8: save it as CSV UTF-8$"):
+        listing(sheet, configured(tmp_path))
+
+
 def test_unreadable_table(tmp_path):
     (tmp_path / "raw").mkdir()
     with pytest.raises(UserError, match=r"load_data.csv: cannot be read: No such file"):

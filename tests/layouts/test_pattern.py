@@ -114,7 +114,10 @@ def test_no_well_names(written):
         (NAMES, r"(?P<row>[A-P])\d+_s\d_w(?P<channel>\d)\.tif", "needs the groups channel"),
         (NAMES, PATTERN.replace("<site>", "<filed>"), "group filed; known are well, row"),
         (NAMES, PATTERN.replace(".tif", ".png"), r"matches none of 5 files, for example \S+\.tif"),
-        ([], PATTERN, "matches none of 0 files; the whole name"),
+        ([], PATTERN, r"raw: the folder is empty: is the share mounted\?"),
+        ([".DS_Store"], PATTERN, "the folder is empty"),
+        (["notes.txt"], PATTERN, "matches none of 1 files, for example notes.txt; the whole name"),
+        (["a/A1_w1.tif"], f"b/{PATTERN}", "1 files, for example a/A1_w1.tif; the whole path below"),
         (["A1_s1_w1.tif", "A01_s1_w1.tif"], PATTERN, "A01_s1_w1.tif|A1_s1_w1.tif"),
         (["Q1_s1_w1.tif", "A99_s1_w1.tif"], PATTERN, "A99_s1_w1.tif: 'A99' is no well"),
         (["A1_s1_w1.tif"], PATTERN, "no image of channel GFP; the files' channels are 1:"),
@@ -127,6 +130,43 @@ def test_mistakes_are_refused(tmp_path, names, pattern, words):
     with pytest.raises(UserError, match=words) as error:
         found(tmp_path, names, pattern)
     assert "plate P1" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "seen", "image"),
+    [
+        (["MyExp.HTD", "TimePoint_1/exp_B02_s1_w1.TIF"], 1, "TimePoint_1/exp_B02_s1_w1.TIF"),
+        (["Images/Index.xml", "Images/r02c03-ch1.tiff"], 0, "Images/r02c03-ch1.tiff"),
+    ],
+)
+def test_images_in_subfolders_are_told_with_how_the_pattern_begins(tmp_path, names, seen, image):
+    with pytest.raises(UserError) as error:
+        found(tmp_path, names)
+    start = image.partition("/")[0]
+    for words in (
+        f"matches none of {seen} files in the folder itself",
+        f"images in subfolders, for example {image}",
+        f"the path below the plate's folder, so that it begins with e.g. '{start}/'",
+    ):
+        assert words in str(error.value)
+
+
+def test_subfolders_are_looked_into_for_no_plate_that_matches(tmp_path, monkeypatch):
+    def refuse(folder, prefix):
+        raise AssertionError("walked")
+
+    monkeypatch.setattr("plateglass.layouts.pattern._deep", refuse)
+    assert list(found(tmp_path, [*NAMES, "thumbs/A1_s1_w1.tif"]).wells) == ["A01", "B12"]
+    with pytest.raises(UserError, match="matches none of 5 files, for example"):
+        found(tmp_path, pattern=PATTERN.replace("_s", "_f"))
+
+
+@pytest.mark.parametrize("pattern", [r"(?P<well>[A-P]\d+).*", r"(?P<well>[A-P]\d+"])
+def test_a_pattern_is_shown_as_it_was_typed(tmp_path, pattern):
+    with pytest.raises(UserError) as error:
+        found(tmp_path, pattern=pattern)
+    assert f"ingest.pattern '{pattern}' " in str(error.value)
+    assert "\\\\" not in str(error.value)
 
 
 def test_two_files_for_one_plane_are_both_named(tmp_path):

@@ -8,6 +8,7 @@ nothing. A map that is zero everywhere has no score: NaN, never 0.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from plateglass.explain.classifier import as_target, check_batch, frozen
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+SHOWN = 6  # names of modules in a message
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -36,7 +38,7 @@ class GradCAMO:
 def gradcamo(
     model: nn.Module,
     x: Tensor,
-    mask: Tensor,
+    mask: Tensor | np.ndarray,
     target: int | Tensor | None = None,
     layer: nn.Module | str | None = None,
 ) -> GradCAMO:
@@ -45,6 +47,7 @@ def gradcamo(
     ``target`` is the class explained (default: the predicted one), ``layer`` the module whose
     output is read (default: the last convolution that runs on more than one position).
     """
+    mask = _as_mask(mask)
     maps, target = _explain(model, x, target, layer)
     score, enrichment = gradcamo_score(maps, mask)
     return GradCAMO(score, enrichment, maps, target)
@@ -85,12 +88,13 @@ def upsample(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(maps[:, None], size=tuple(size), mode=mode, align_corners=False)[:, 0]
 
 
-def gradcamo_score(maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def gradcamo_score(maps: Tensor, mask: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
     """``(score, enrichment)``, each ``(N,)``, of non-negative maps and masks ``(N, *spatial)``.
 
     A pixel of the mask counts where it is not 0, so that a label image of one cell serves.
     Score NaN where the map is empty; enrichment NaN there and where the mask is.
     """
+    mask = _as_mask(mask)
     if maps.shape != mask.shape:
         raise ValueError(f"maps {tuple(maps.shape)} and masks {tuple(mask.shape)} differ in shape")
     # doubles: the sum of 10^5 float32 pixels is only good to 1e-4
@@ -98,6 +102,19 @@ def gradcamo_score(maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     inside = (mask != 0).to(mass).flatten(1)
     score = (mass * inside).sum(1) / mass.sum(1)  # 0 / 0 is NaN: no map, no score
     return score.to(maps.dtype), (score / inside.mean(1)).to(maps.dtype)
+
+
+def _as_mask(mask: Tensor | np.ndarray) -> Tensor:
+    """Masks as a tensor; numpy's are taken, of whatever kind of number a label image has."""
+    if isinstance(mask, Tensor):
+        return mask
+    if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf":
+        kind = f"an array of {mask.dtype}" if isinstance(mask, np.ndarray) else type(mask).__name__
+        raise TypeError(
+            f"expected masks as a torch tensor or a numpy array of numbers, got {kind}; "
+            "np.stack(masks) makes one array of a list of them"
+        )
+    return torch.from_numpy(mask != 0)
 
 
 def _explain(model, x, target, layer) -> tuple[Tensor, Tensor]:
@@ -139,10 +156,23 @@ def _explain(model, x, target, layer) -> tuple[Tensor, Tensor]:
 
 def _layers(model: nn.Module, layer: nn.Module | str | None) -> list[nn.Module]:
     if isinstance(layer, str):
-        return [model.get_submodule(layer)]
+        return [_named(model, layer)]
     if layer is not None:
         return [layer]
     found = [module for module in model.modules() if isinstance(module, CONVOLUTIONS)]
     if not found:
         raise ValueError("the classifier has no convolution; name the module to read with layer=")
     return found
+
+
+def _named(model: nn.Module, layer: str) -> nn.Module:
+    """The module of that name; ValueError that names the last convolutions, the usual choice."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if layer not in modules:
+        convolutions = [name for name, of in modules.items() if isinstance(of, CONVOLUTIONS)]
+        known = (convolutions or [name for name in modules if name])[-SHOWN:]
+        raise ValueError(
+            f"the classifier has no module {layer!r}; give layer= one of its names, "
+            f"for example {', '.join(known)}"
+        )
+    return modules[layer]

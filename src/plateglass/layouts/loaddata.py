@@ -113,8 +113,12 @@ def _rows(table: Path, where: str) -> tuple[list[tuple[int, list[str]]], dict[st
             f"{where}: cannot be read: {error.strerror}; the sheet's path is the CSV, or a folder "
             f"with ingest.loaddata ({DEFAULT}) in it"
         ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{where}: is no CSV in UTF-8: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: holds characters that are not UTF-8: save it as CSV UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise UserError(f"{where}: is no CSV: {error}") from error
     if not rows:
         raise UserError(f"{where}: has no rows")
     return rows, columns

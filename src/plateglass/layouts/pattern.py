@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("well", "row", "column", "site", "channel", "z")
 IMAGES = (".tif", ".tiff", ".TIF", ".TIFF")
+LOOKED_AT = 10_000  # files in subfolders, for an image to name in a message
 EXAMPLE = r"(?P<well>[A-P]\d\d)_s(?P<site>\d+)_w(?P<channel>\d)\.tif"
 
 
@@ -97,12 +99,8 @@ def index(
         place = (numbers[site], channels[channel], numbers[z])
         found.add(where, names[written], place, file, None, (file, *mark(state())))
     if not others:
-        shown = f", for example {example}" if example else ""
         error = UserError if example.endswith(IMAGES) else NothingThere
-        raise error(
-            f"{where}: ingest.pattern '{pattern}' matches none of {seen} files{shown}; the whole "
-            f"name must match, as '{EXAMPLE}' does A01_s1_w1.tif"
-        )
+        raise error(f"{where}: {_why_none(pattern, seen, example, folder)}")
     found.require(where, list(channels.values()), others)
     return found
 
@@ -112,7 +110,7 @@ def _compile(pattern: str, where: str) -> re.Pattern:
         take = re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"{where}: ingest.pattern {pattern!r} is no regular expression: {error}"
+            f"{where}: ingest.pattern '{pattern}' is no regular expression: {error}"
         ) from error
     groups = set(take.groupindex)
     if unknown := groups - set(GROUPS):
@@ -122,10 +120,41 @@ def _compile(pattern: str, where: str) -> re.Pattern:
         )
     if "channel" not in groups or not ("well" in groups or {"row", "column"} <= groups):
         raise UserError(
-            f"{where}: ingest.pattern {pattern!r} needs the groups channel, and well or row and "
-            f"column, written as (?P<well>…); an example: {EXAMPLE!r}"
+            f"{where}: ingest.pattern '{pattern}' needs the groups channel, and well or row and "
+            f"column, written as (?P<well>…); an example: '{EXAMPLE}'"
         )
     return take
+
+
+def _why_none(pattern: str, seen: int, example: str, folder: Path) -> str:
+    """Why no file matches; a second look into the folder, which only this mistake costs."""
+    if not seen and _is_empty(folder):
+        return "the folder is empty: is the share mounted?"
+    told = f"ingest.pattern '{pattern}' matches none of {seen} files"
+    shown = f", for example {example}" if example else ""
+    if "/" in pattern:
+        return f"{told}{shown}; the whole path below the plate's folder must match"
+    if not example.endswith(IMAGES) and (below := _image_below(folder)):
+        return (
+            f"{told} in the folder itself; there are images in subfolders, for example {below}: write "
+            "a pattern with a '/', which is matched against the path below the plate's folder, so "
+            f"that it begins with e.g. '{below.partition('/')[0]}/'"
+        )
+    return f"{told}{shown}; the whole name must match, as '{EXAMPLE}' does A01_s1_w1.tif"
+
+
+def _is_empty(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return all(entry.name.startswith(".") for entry in entries)
+
+
+def _image_below(folder: Path) -> str | None:
+    """The first image in the subfolders, of so many files as take no time to go through."""
+    try:
+        files = (name for name, _ in islice(_deep(folder, ""), LOOKED_AT))
+        return next((name for name in files if name.endswith(IMAGES)), None)
+    except OSError:  # the folder itself could be read; a subfolder that cannot is not what is wrong
+        return None
 
 
 def _explain(error: Exception, match: re.Match) -> str:
