@@ -47,6 +47,14 @@ def ask_all(found):
 def test_a_format_in_words_is_read_again():
     for like in (Format((8, 9), "uint16", 1), Format((2160, 2560), "uint8", 12, 0.108333)):
         assert Format.read(str(like)) == like
+    for words in (
+        "",
+        "8 × 8 uint16",
+        "8 × x uint16, 1 plane",
+        "8 × 8 uint16, 1 plane, x µm a pixel",
+    ):
+        with pytest.raises(ValueError):
+            Format.read(words)
 
 
 def test_most_of_the_images_that_can_be_read_decide(plate):
@@ -144,6 +152,16 @@ def test_results_vote_and_no_image_of_theirs_is_opened(judged):
         Format(SMALL, "uint16", 1), left_out=["site 1"]
     )  # then its first image may be
     assert judged.judge() == (Format(LARGE, "uint16", 1), True)
+
+
+@pytest.mark.parametrize("words", [None, "8 × 8 uint16"])
+def test_a_result_that_does_not_tell_its_format_has_its_image_asked(judged, words):
+    judged.note_results(words)
+    if words is None:
+        for entry in judged.ledger.values():
+            del entry["parts"]["usual"]
+    judged.images(LARGE)
+    assert judged.judge()[0] == Format(LARGE, "uint16", 1)
 
 
 def test_a_turn_is_counted_once_though_the_job_was_killed(judged):

@@ -4,6 +4,7 @@ It is what most of some wells' images are like. A plan, which opens no image, ca
 that did not change may be judged otherwise once it has turned: so jobs note it, and how often it turned.
 """
 
+import contextlib
 import hashlib
 import json
 from collections import Counter, defaultdict
@@ -111,13 +112,13 @@ def _known(own: dict[str, Any], found: "Raw", ledger: Ledger) -> dict[str, Forma
 
     One with a site left out may have another first image than that, and is asked if it can be.
     """
-    return {
-        well: Format.read(entry["parts"]["usual"])
-        for well, entry in ledger.computed().items()
-        if {**own, "in": found.wells.get(well)}.items() <= entry["parts"].items()
-        and "usual" in entry["parts"]
-        and (well in found.kept or not entry.get("left_out"))
-    }
+    known = {}
+    for well, entry in ledger.computed().items():
+        as_now = {**own, "in": found.wells.get(well)}.items() <= entry["parts"].items()
+        if as_now and (well in found.kept or not entry.get("left_out")):
+            with contextlib.suppress(KeyError, ValueError):  # a line of before, or a flipped bit
+                known[well] = Format.read(entry["parts"]["usual"])
+    return known
 
 
 def _look(found: Listing, well: str) -> Format | None:

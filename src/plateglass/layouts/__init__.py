@@ -37,11 +37,12 @@ class Format:
 
     @classmethod
     def read(cls, words: str) -> "Format":
-        """The format that `str` put in words."""
+        """The format that `str` put in words; ValueError for other words."""
         pixels, pages, *size = words.split(", ")
         y, _, x, dtype = pixels.split()
-        told = float(size[0].split()[0]) if size else None
-        return cls((int(y), int(x)), dtype, int(pages.split()[0]), told)
+        count, _ = pages.split()
+        told = float(size[0].partition(" ")[0]) if size else None
+        return cls((int(y), int(x)), dtype, int(count), told)
 
 
 class Plane(NamedTuple):
