@@ -20,7 +20,7 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("ingest", 1, None),
+        Stage("ingest", 2, None),
         Stage("segment", 2, "ingest"),
         Stage("train", 1, "segment", wells=False),
         Stage("features", 1, "segment"),
