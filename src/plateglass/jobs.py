@@ -146,7 +146,7 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     if stage == "ingest":
-        _check_raw(project, job, found, reasons)
+        _check_raw(project, job, found, reasons, gone)
         if doubted:  # a job may have been killed before it noted what it stored
             gone = sorted({*gone, *store.wells(job.store)} - wants.keys())
     wells = sorted(reasons.keys() - set(gone))
@@ -213,11 +213,12 @@ def _is_planned(project: Project, job: Job, found: Raw) -> bool:
     return job.key.startswith(ingest_key(project, job.plate, found.wells))
 
 
-def _check_raw(project: Project, job: Job, found: Raw, reasons: dict[str, str]) -> None:
+def _check_raw(
+    project: Project, job: Job, found: Raw, reasons: dict[str, str], gone: list[str]
+) -> None:
     """DataError where wells were kept that must be read, or are gone that the plan still saw."""
     if why := unreadable(job.plate, found, reasons):
         raise DataError(why)
-    gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     if gone and not _is_planned(project, job, found):
         raise DataError(
             f"plate {job.plate}: its files changed after this run was planned, {some(gone)} are gone: "

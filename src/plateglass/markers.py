@@ -101,7 +101,7 @@ def looks_closely(project: Project, plate: str, stage: str) -> bool:
     return project.config.run.verify == "full" or begun(project, plate, stage).exists()
 
 
-def lost(project: Project, stage: str, plate: str, ledger: Ledger) -> set[str]:
+def lost(project: Project, plate: str, stage: str, ledger: Ledger) -> set[str]:
     """Wells of a stage whose files are damaged, looked at as closely as its next job will."""
     closely = looks_closely(project, plate, stage)
     return damaged(ledger, project.config.results / plate, closely)

@@ -304,7 +304,7 @@ class Plan:
         if not behind:
             return None
         ledger = self.project.ledger("train", SCREEN)
-        if WHOLE not in ledger or markers.lost(self.project, "train", SCREEN, ledger):
+        if WHOLE not in ledger or markers.lost(self.project, SCREEN, "train", ledger):
             return None
         self.notes.append(f"the networks stay as they are until {some(behind)} can be run")
         for key, repairs in self._have[SCREEN, "train"].items():
@@ -396,7 +396,7 @@ class Plan:
         made = ledger.get(WHOLE, {}).get("key")
         if made is None or made != self.project.whole_key(stage, plate):
             return False
-        return not markers.lost(self.project, stage, plate, ledger)
+        return not markers.lost(self.project, plate, stage, ledger)
 
     def _ask(self, stage: str, plate: str, key: str, again: bool = False) -> bool:
         """Note the marker that must exist; True if the job has to run.

@@ -45,9 +45,9 @@ def scan(
 
     A plate that was ingested before and has lost its folder, or most of its wells, is doubted: its
     wells are told as they were. ``run.missing_raw: keep`` takes that for intended (what is gone is told
-    as it was, the rest as it is), and
-    ``run.accept_removed`` that the wells are gone. ``settled`` says of the wells' signatures that
-    ingest finished with exactly these: then nothing is gone, and the ledger need not be read.
+    as it was, the rest as it is), and ``run.accept_removed`` that the wells are gone. ``settled`` says
+    of the wells' signatures that ingest finished with exactly these: then nothing is gone, and the
+    ledger need not be read.
 
     Raises
     ------

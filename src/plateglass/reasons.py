@@ -33,7 +33,7 @@ class Reasons:
     ) -> dict[str, str]:
         """Wells to do and why, as far as can be known before the stages in front have run."""
         project, ledger = self.project, self.project.ledger(stage, plate)
-        lost = markers.lost(project, stage, plate, ledger)
+        lost = markers.lost(project, plate, stage, ledger)
         named = self.named(stage, plate) or "parameters changed"
         if stage == "ingest":
             return todo(ledger, project.wants(stage, plate, self._raw[plate]), lost, named)
@@ -74,7 +74,7 @@ class Reasons:
             return "new"
         if self.other_model and not again:
             return self.named("train", SCREEN) or "training wells or their stages changed"
-        if again or not there or markers.lost(self.project, "train", SCREEN, ledger):
+        if again or not there or markers.lost(self.project, SCREEN, "train", ledger):
             return LOST
         return "" if self.other_model is None else "training wells may have changed"
 

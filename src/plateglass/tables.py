@@ -136,7 +136,7 @@ def _encodings(schema: pa.Schema) -> dict[str, list[str]]:
 def _group(rows: int) -> int:
     """Rows of a row group by which a table of so many takes the least memory.
 
-    A group's rows wait, 4 B a value, and of every group before Parquet keeps 1.2 kB a column.
+    A group's rows wait, 4 B a value, and of every group before Parquet keeps about 1.2 kB a column.
     """
     return max(GROUP, round(math.sqrt(rows * 1200 / 4)))
 
