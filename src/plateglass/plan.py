@@ -149,8 +149,8 @@ class Plan:
         bare = [plate for plate, told in labels.items() if told and negative not in told]
         if bare and self.reasons:
             self.notes.append(
-                f"no well of {some(bare)} has the label {negative!r} of platemap.negative: its features "
-                f"are in units of all its wells; labels there: {some(sorted(labels[bare[0]]))}"
+                f"no well of {some(bare)} has the label {negative!r} of platemap.negative: its profiles "
+                f"are normalised to all its wells; labels there: {some(sorted(labels[bare[0]]))}"
             )
 
     def _note_training(self) -> None:
