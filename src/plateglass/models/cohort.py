@@ -118,22 +118,21 @@ def train_all(
         finally:
             torch.set_num_threads(before)
     else:
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # a torch that has computed can hang when forked
-        processes = ProcessPoolExecutor(min(threads, len(left)), context, _one_thread)
-        running = [processes.submit(_train, folder, cells, settings, task, device) for task in left]
-        try:
-            for finished in as_completed(running):
-                finished.result()
-                done += 1
-                progress(done, len(wanted))
-        except BaseException:  # Ctrl-C, too: nobody waits for networks that are half trained
-            processes.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
-        processes.shutdown()
+        # "spawn", as a torch that has computed can hang when forked.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(threads, len(left)), context, _one_thread) as processes:
+            try:
+                given = [
+                    processes.submit(_train, folder, cells, settings, task, device) for task in left
+                ]
+                for finished in as_completed(given):
+                    finished.result()
+                    done += 1
+                    progress(done, len(wanted))
+            except BaseException:  # Ctrl-C, too: nobody waits for networks that are half trained
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
     channels = Pool.open(cells).levels[0].shape[1]
     return {task.name: _read(folder, settings, channels, task) for task in wanted}
 
