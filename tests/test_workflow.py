@@ -1,5 +1,6 @@
 """The real Snakemake over a tiny screen: what the user types and sees."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -200,6 +201,21 @@ def test_a_job_that_fails_is_told_once_and_the_other_plate_finishes(finished, tm
     for word in ("RuleException", "CalledProcessError", "Traceback", "set -euo pipefail"):
         assert word not in said
     assert not [pair for pair in screen.plan().reasons if pair[0] == "P1"]
+
+
+def test_a_retry_does_not_hide_that_more_is_to_do(finished, tmp_path):
+    """An image changed unseen, and its result was lost: what is made of it is in no plan."""
+    screen = finished.copy(tmp_path / "screen")
+    image = screen.raw("P2", "A05")
+    times = image.stat()
+    image.write_bytes(bytes(times.st_size))
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (screen.results / ".plateglass/parts/P2/ingest/A05.arrow").unlink()
+    code, said = snakemake(screen, "--retries", "1", check=False)
+    assert code != 0 and "found results that came out otherwise than this run could know" in said
+    assert "WorkflowError" not in said and "Where to look" not in said
+    assert "P2 A05" in snakemake(screen)  # in quarantine
+    assert "Nothing to be done" in snakemake(screen)
 
 
 def test_a_job_killed_leaves_its_log_and_nothing_on_the_terminal(tmp_path, monkeypatch):
