@@ -71,6 +71,7 @@ class Plan:
         self._why = Reasons(project, self.raw, self._have)
         self._check_model()
         self._make()
+        self._note_platemaps()
         self._note_controls()
         self._note_training()
         self._check_space()
@@ -101,24 +102,12 @@ class Plan:
             if name in self.project.maps.lost:  # and run.missing_raw: keep
                 lost = self.project.maps.lost[name]
                 self.notes.append(f"{lost}; its copy of the last run is read")
-            self._demo(name)
-            if absent := sorted(self.project.maps[name].keys() - found.wells.keys()):
-                self.notes.append(
-                    f"plate {name}: the platemap names {len(absent)} well(s) without images: "
-                    f"{some(absent)}"
-                )
-            if (rows := self.project.maps[name]) and (
-                bare := sorted(found.wells.keys() - rows.keys())
-            ):
-                self.notes.append(
-                    f"plate {name}: {len(bare)} well(s) with images have no row in the platemap: "
-                    f"{some(bare)}"
-                )
             if found.ignored:
                 self.notes.append(
                     f"plate {name}: images that ingest.pattern does not match are left out, as "
                     + ", ".join(found.ignored)
                 )
+            self._demo(name)
         if problems:
             raise UserError("\n".join(problems))
 
@@ -142,6 +131,21 @@ class Plan:
 
         check(self.project.config.segment.nuclei.model)
 
+    def _note_platemaps(self) -> None:
+        """Wells without images, wells without a row: until all of their plate is done."""
+        for name in dict.fromkeys(plate for plate, _ in self.reasons if plate != SCREEN):
+            found, rows = self._found[name], self.project.maps[name]
+            if absent := sorted(rows.keys() - found.wells.keys()):
+                self.notes.append(
+                    f"plate {name}: the platemap names {len(absent)} well(s) without images: "
+                    f"{some(absent)}"
+                )
+            if rows and (bare := sorted(found.wells.keys() - rows.keys())):
+                self.notes.append(
+                    f"plate {name}: {len(bare)} well(s) with images have no row in the platemap: "
+                    f"{some(bare)}"
+                )
+
     def _note_controls(self) -> None:
         """Plates with labels of which none is that of the negative controls."""
         negative = self.project.config.platemap.negative
@@ -159,6 +163,7 @@ class Plan:
         if train.classes and not project.has_model and self.reasons:
             self.notes.append(project.why_no_model())
         if (SCREEN, "train") in self.reasons:
+            self._check_backbone()
             counts = dict.fromkeys(train.classes, 0) | Counter(
                 label
                 for plate in project.training_plates()
@@ -177,6 +182,15 @@ class Plan:
                     f"train.folds is {train.folds}, but class {label!r} has {wells} training wells with "
                     f"images: {wells} folds are made"
                 )
+
+    def _check_backbone(self) -> None:
+        """Hours of segmentation shall not come before train says that there is no such backbone."""
+        train = self.project.config.train
+        asked = {"backbone", "cut", "crop"} & train.model_fields_set
+        if asked:  # torch and timm are not imported for the defaults, which are known to fit
+            from plateglass.models.backbone import build
+
+            build(train.backbone, train.blends + 1, crop=train.crop, cut=train.cut)
 
     def _check_space(self) -> None:
         """Refuse to start what cannot end: stores take about as much room as the raw images."""

@@ -221,3 +221,26 @@ def test_images_that_the_pattern_leaves_out_are_named_and_change_nothing(screen)
         "plate P2: images that ingest.pattern does not match are left out, as overview.tif"
     ]
     assert plan.reasons == {}
+
+
+def test_wells_without_a_row_are_named_while_there_is_something_to_do(screen):
+    path = screen.folder / "raw/P2/platemap.csv"
+    before = path.read_text().splitlines()
+    path.write_text("\n".join(before[:-1]) + "\n")
+    told = "plate P2: 1 well(s) with images have no row in the platemap: B02"
+    assert told in screen.plan().notes
+    screen.run()
+    assert screen.plan().notes == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"backbone": "resnet81"}, "train.backbone is 'resnet81', which timm does not have"),
+        ({"backbone": "resnet18", "cut": 3}, "train.cut is 3: resnet18 has maps at strides"),
+    ],
+)
+def test_networks_that_cannot_be_built_stop_the_run_before_any_job(screen, settings, said):
+    set_section(screen, "train", **settings)
+    with pytest.raises(UserError, match=said):
+        screen.plan()
