@@ -33,12 +33,12 @@ def then(happens, monkeypatch):
     """Once, after some wells are in the ledger, call ``happens``; returns the wells after it."""
     record, before, after = jobs._record, [], []
 
-    def note(job, ledger, parts, result, **facts):
-        as_before = record(job, ledger, parts, result, **facts)
+    def note(job, ledger, parts, result, *more, **facts):
+        surprise = record(job, ledger, parts, result, *more, **facts)
         (before if len(before) < ENDED_AFTER else after).append(result.well)
         if len(before) == ENDED_AFTER and not after:
             happens()
-        return as_before
+        return surprise
 
     monkeypatch.setattr(jobs, "_record", note)
     return after

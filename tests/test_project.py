@@ -79,6 +79,10 @@ def test_units_come_from_negative_controls_else_from_wells_chosen_by_hash(read):
     (project.state / "units").mkdir(parents=True)
     (project.state / "units/P1.json").write_text(json.dumps({"wells": chosen}))
     assert project.units_wells("P1", [*wells, "H01", "H02"]) == chosen
+    # another stands in for one that is gone, until it is back
+    others = set(project.units_wells("P1", set(wells) - {chosen[0]}))
+    assert len(others) == 24 and others > set(chosen[1:])
+    assert project.units_wells("P1", wells) == chosen
 
 
 def test_units_wells_that_cannot_be_read_are_passed_over(read):

@@ -1,7 +1,7 @@
 """The usual format of a plate's images: by it ingest tells a file that does not belong to them.
 
 It is what most of some wells' images are like. A plan, which opens no image, cannot know it, and a well
-that did not change may be judged otherwise once it has turned: so jobs note it, and how often it turned.
+that did not change may be judged otherwise once it has turned: so jobs note it.
 """
 
 import contextlib
@@ -9,14 +9,14 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plateglass.errors import DataError
 from plateglass.files import write_atomically
 from plateglass.layouts import Format, Listing
-from plateglass.ledger import Ledger
+from plateglass.ledger import Ledger, fingerprint
 
 if TYPE_CHECKING:
     from plateglass.project import Project
@@ -25,52 +25,42 @@ if TYPE_CHECKING:
 SAMPLED = 25  # wells of which one image is looked at
 
 
-@dataclass(frozen=True)
-class Note:
-    """What jobs remember of a plate.
-
-    ``usual``: its usual format in words, by the ingest of which ``made_by`` is `Project.own`.
-    ``turns``: how often what is made of its wells changed, or may have, behind a plan's back.
-    """
-
-    usual: str | None = None
-    made_by: dict[str, Any] = field(default_factory=dict)
-    turns: int = 0
-
-
-def noted(state: Path, plate: str) -> Note:
-    """The note on a plate; an empty one where there is none, or a torn one."""
-    try:
-        return Note(**json.loads((state / "formats" / f"{plate}.json").read_bytes()))
-    except (FileNotFoundError, TypeError, ValueError):
-        return Note()
-
-
-def count_turn(state: Path, plate: str) -> None:
-    """Wells came out otherwise than a plan could know: by it networks are known to be stale."""
-    note = noted(state, plate)
-    _write(state, plate, replace(note, turns=note.turns + 1))
-
-
 def judge(project: "Project", plate: str, found: "Raw", ledger: Ledger) -> tuple[Format, bool]:
-    """The usual format of what was ``found`` of a plate, noted; and whether it turned, which is counted.
+    """The usual format of what was ``found`` of a plate; and whether it turned.
 
-    Not where other settings made the difference, of which the plan knows. SetupError as `ask`.
+    It turned where jobs with the same settings judged by another one before. SetupError as `ask`.
     """
-    own, note = project.own("ingest"), noted(project.state, plate)
+    own = project.own("ingest")
     usual = usual_format(ask(found.listing, found.wells, _known(own, found, ledger)))
     if project.config.ingest.pixel_size_um or found.listing.pixel_size_um:
         usual = replace(usual, pixel_size_um=None)  # no matter what headers say
     parts = [entry["parts"] for entry in ledger.values()]
     before = {made["usual"] for made in parts if "usual" in made and own.items() <= made.items()}
-    told = note.usual if note.made_by == own else None
-    if told is not None and not before:  # the ledger is lost
+    told = _noted(project.state, plate).get(fingerprint(own))
+    if told is not None and not before:  # the ledger is lost, or of other settings by now
         before = {told}
-    turned = told != str(usual) and bool(before - {str(usual)})
-    new = Note(str(usual), own, note.turns + turned)
-    if new != note:
-        _write(project.state, plate, new)
-    return usual, turned
+    return usual, told != str(usual) and bool(before - {str(usual)})
+
+
+def note(project: "Project", plate: str, usual: Format) -> None:
+    """Remember by which format a plate's images are judged, with these settings."""
+    noted, key = _noted(project.state, plate), fingerprint(project.own("ingest"))
+    if noted.get(key) != str(usual):
+        noted[key] = str(usual)
+        write_atomically(_path(project.state, plate), json.dumps(noted))
+
+
+def _path(state: Path, plate: str) -> Path:
+    return state / "formats" / f"{plate}.json"
+
+
+def _noted(state: Path, plate: str) -> dict[str, str]:
+    """Key of ingest's own → the usual format in words; nothing where the note is lost or torn."""
+    try:
+        noted = json.loads(_path(state, plate).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def ask(found: Listing, wells: Collection[str], known: dict[str, Format]) -> dict[str, Format]:
@@ -87,8 +77,8 @@ def ask(found: Listing, wells: Collection[str], known: dict[str, Format]) -> dic
     for count, well in enumerate(there):
         if count >= SAMPLED and votes:
             break
-        if like := known.get(well) or _look(found, well):
-            votes[well] = like
+        if told := known.get(well) or like(found, well):
+            votes[well] = told
     return votes
 
 
@@ -108,20 +98,16 @@ def usual_format(votes: dict[str, Format]) -> Format:
 
 
 def _known(own: dict[str, Any], found: "Raw", ledger: Ledger) -> dict[str, Format]:
-    """What wells' images are like that ingest made a result of as they are now.
-
-    One with a site left out may have another first image than that, and is asked if it can be.
-    """
+    """What wells' images are like that ingest looked at as they are now."""
     known = {}
-    for well, entry in ledger.computed().items():
-        as_now = {**own, "in": found.wells.get(well)}.items() <= entry["parts"].items()
-        if as_now and (well in found.kept or not entry.get("left_out")):
-            with contextlib.suppress(KeyError, ValueError):  # a line of before, or a flipped bit
-                known[well] = Format.read(entry["parts"]["usual"])
+    for well, entry in ledger.items():
+        if {**own, "in": found.wells.get(well)}.items() <= entry["parts"].items():
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # or a flipped bit
+                known[well] = Format.read(entry["like"])
     return known
 
 
-def _look(found: Listing, well: str) -> Format | None:
+def like(found: Listing, well: str) -> Format | None:
     """What the well's first image is like; None where it cannot be read."""
     from plateglass.layouts import tiff  # a plan, which reads notes, does without
 
@@ -136,7 +122,3 @@ def _look(found: Listing, well: str) -> Format | None:
     by_name = first.page is not None or levels > 1
     size = header.pixel_size_um and float(f"{header.pixel_size_um:.6g}")  # as in words
     return replace(header, pages=levels if by_name else header.pages, pixel_size_um=size)
-
-
-def _write(state: Path, plate: str, note: Note) -> None:
-    write_atomically(state / "formats" / f"{plate}.json", json.dumps(asdict(note)))

@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from plateglass import formats, lock, markers, store
+from plateglass import formats, lock, markers, store, surprises
 from plateglass.errors import DamageError, DataError, UserError
 from plateglass.files import digest, write_atomically
 from plateglass.layouts import Format
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, ingest_key
-from plateglass.project import Project
+from plateglass.project import UNITS_WELLS, Project
 from plateglass.raw import Raw, scan, unreadable
 from plateglass.reasons import some
 from plateglass.stages import SCREEN, STAGES
@@ -41,8 +41,8 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
 def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
     if stage in STAGES and not key.partition(".")[0].endswith(project.basis(stage, plate)):
         raise UserError(
-            f"{plate} {stage}: the settings or a platemap changed after this run was planned, or training "
-            "wells came out otherwise than it knew; nothing was computed, give the same command again"
+            f"{plate} {stage}: the settings or a platemap changed after this run was planned, or wells "
+            "came out otherwise than it knew; nothing was computed, give the same command again"
         )
     for name in project.training_plates() if stage == "train" else [plate]:
         _keep_platemap(project, name)
@@ -105,6 +105,9 @@ def _doubt(project: Project, damaged_file: Path) -> None:
         place = damaged_file.relative_to(project.config.results).parts
     except ValueError:  # a model from elsewhere
         return
+    if place[:2] == (project.state.name, "train"):  # what networks learn from; collected again
+        shutil.rmtree(project.state / "train", ignore_errors=True)
+        return
     plate = place[2] if place[0] == project.state.name else place[0]
     for stage in STAGES:
         if any((project.state / "done").glob(f"{plate}.{stage}.*")):
@@ -138,17 +141,20 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     ledger = project.ledger(stage, plate)
     found, usual, unplanned = Raw({}), None, []
     if stage == "ingest":
-        found, usual, unplanned = _look(project, plate, ledger)
+        found, usual, unplanned = _look(project, job, ledger)
     wants = project.wants(stage, plate, found.wells, usual and str(usual))
     if stage == "features":
         _freeze_units(project, plate)
-    lost = markers.damaged(ledger, job.plate_dir, doubted) | _parts_lost(job, ledger)
+    lost = markers.damaged(ledger, job.plate_dir, doubted)
+    if doubted:  # a job may have been killed before it noted what it stored
+        lost |= ledger.keys() - ledger.computed().keys()
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     if stage == "ingest":
         _check_raw(project, job, found, reasons, gone)
-        if doubted:  # a job may have been killed before it noted what it stored
-            gone = sorted({*gone, *store.wells(job.store)} - wants.keys())
+    root = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}.get(stage)
+    if doubted and root:  # stored by a job that was killed before it noted it
+        gone = sorted({*gone, *store.wells(root)} - wants.keys())
     wells = sorted(reasons.keys() - set(gone))
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
     if wells or gone or stage == "ingest":  # ingest: channels may have other colours
@@ -161,11 +167,13 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         known = {w: e["key"] for w, e in ledger.computed().items() if w not in lost}
         job = replace(job, known=known)
         job.progress(0, len(wells))
+        following = project.ledger("segment", plate) if stage == "ingest" else {}
         quarantined, others = 0, []
         given = {"found": found.listing, "usual": usual} if stage == "ingest" else {}
         for count, result in enumerate(module.run(job, wells, **given) if wells else (), 1):
             facts = {"images": found.there[result.well]} if stage == "ingest" else {}
-            if not _record(job, ledger, wants[result.well], result, **facts):
+            given = following.get(result.well)
+            if _record(job, ledger, wants[result.well], result, given, **facts):
                 others.append(result.well)
             quarantined += result.quarantine is not None
             job.progress(count, len(wells))
@@ -188,23 +196,32 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
             f"plate {plate}: {'; '.join(unplanned)}, which no plan could know: give the same command "
             "again for what is made of them"
         )
-    roots = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}
-    root = roots.get(stage, job.store) / "zarr.json"
-    return [root] if stage in roots and root.exists() else []
+    return (
+        [path for path in [root / "zarr.json", *root.glob("*/zarr.json")] if path.exists()]
+        if root
+        else []
+    )
 
 
-def _look(project: Project, plate: str, ledger: Ledger) -> tuple[Raw, Format | None, list[str]]:
+def _look(project: Project, job: Job, ledger: Ledger) -> tuple[Raw, Format | None, list[str]]:
     """What lies in a plate's folder, what images are like there, and what of that no plan could know.
 
     No format where nothing could be listed, and the wells are told as they were.
     """
+    plate = job.plate
     found, usual, unplanned = scan(project, plate), None, []
     if found.doubt:
         raise DataError(found.doubt)
     if found.listing is not None:
         usual, turned = formats.judge(project, plate, found, ledger)
-        if turned and project.trains and plate in project.training_plates():
+        teaches = project.trains and plate in project.training_plates()
+        # by a key that was not seen before all of the plate's stages look
+        planned = job.key.endswith(".0") and not teaches
+        if turned:
+            surprises.note(project.state, plate, job.key, for_networks=planned)
+        if turned and not planned:
             unplanned.append(f"most wells that were looked at have images of {usual} now")
+        formats.note(project, plate, usual)
     return found, usual, unplanned
 
 
@@ -227,56 +244,53 @@ def _check_raw(
 
 
 def _freeze_units(project: Project, plate: str) -> None:
-    """Remember units wells that were chosen by hash, so that a well more or less moves none."""
+    """Keep units wells that were chosen by a hash of many, so that a well more moves none."""
     known = project.ledger("ingest", plate)
     path = project.state / "units" / f"{plate}.json"
     if project.negatives(plate, known):
         path.unlink(missing_ok=True)
-    else:
-        write_atomically(path, json.dumps({"wells": project.units_wells(plate, known)}))
+    elif not project.frozen_units(plate):
+        chosen = project.units_wells(plate, known)
+        if len(chosen) == UNITS_WELLS:
+            write_atomically(path, json.dumps({"wells": chosen}))
 
 
-def _record(job: Job, ledger: Ledger, parts: dict, result: Result, **facts: Any) -> bool:
+def _record(
+    job: Job,
+    ledger: Ledger,
+    parts: dict,
+    result: Result,
+    given: dict | None = None,
+    **facts: Any,
+) -> bool:
     """One line of the ledger, and one of the log.
 
-    False if the well was made anew of what seemed the same, and came out otherwise. No plan can know of
-    it: what comes after is done no more.
+    True for a surprise: the well was made of what seems the same as before, and came out otherwise.
+    ``given`` is the next stage's line, which tells it where the ledger's own was lost.
     """
     result.sign(job.plate_dir)
-    entry = {"parts": parts, "key": None, "files": result.stored or {}, **facts}
+    line = {"parts": parts, "key": None, "files": result.stored or {}, **result.facts, **facts}
     if result.quarantine is None:
         made_from = parts
         if result.content is not None:  # which tells what became of the well, whatever judged it
             made_from = {k: v for k, v in parts.items() if k != "usual"} | {"in": result.content}
-        entry["key"] = fingerprint(job.stage, made_from)
-        how = "unchanged" if job.known.get(result.well) == entry["key"] else "done"
+        line["key"] = fingerprint(job.stage, made_from)
+        how = "unchanged" if job.known.get(result.well) == line["key"] else "done"
         print(f"{result.well} {how} {json.dumps(result.counts)}")
     else:
-        entry["quarantine"] = result.quarantine
+        line["quarantine"] = result.quarantine
         print(f"{result.well} quarantined: {result.quarantine}")
     if result.left_out:
-        entry["left_out"] = list(result.left_out)
-    before = ledger.get(result.well, {})
-    told = ("key", "quarantine", "left_out")
-    as_before = before.get("parts") != parts or all(before.get(k) == entry.get(k) for k in told)
-    if not as_before:  # before the line: a kill in between costs a look
-        _forget_later(job)
-    ledger.add(result.well, **entry)
-    return as_before
-
-
-def _forget_later(job: Job) -> None:
-    """No stage after this one is done any more: their jobs shall look."""
-    names = list(STAGES)
-    for stage in names[names.index(job.stage) + 1 :]:
-        for plate in (job.plate, SCREEN):
-            markers.remove(job.project, plate, stage)
-    if job.stage in ("ingest", "segment"):  # networks may be others: all plates' stages must look
-        formats.count_turn(job.state, job.plate)
-
-
-def _parts_lost(job: Job, ledger: Ledger) -> set[str]:
-    return {well for well in ledger.computed() if not job.part(job.stage, well).exists()}
+        line["left_out"] = list(result.left_out)
+    if before := ledger.get(result.well):
+        told = ("key", "quarantine", "left_out")
+        otherwise = before["parts"] == parts and any(before.get(k) != line.get(k) for k in told)
+    else:
+        otherwise = given is not None and given["parts"]["in"] != line["key"]
+    if otherwise:
+        surprises.note(job.state, job.plate, job.key)
+    ledger.add(result.well, **line)
+    return otherwise
 
 
 def _whole(project: Project, job: Job, doubted: bool) -> list[Path]:

@@ -68,7 +68,7 @@ def known(project: Project) -> dict[tuple[str, str], dict[str, int]]:
 def intact(project: Project, plate: str, stage: str, key: str) -> bool:
     """Whether what the marker says the job left is still there (``run.verify`` says how close).
 
-    Always: tables, reports, model files and store roots by size, parts by name, ledgers by their
+    Always: tables, reports, model files, a store's root and rows by size, parts by name, ledgers by their
     presence. ``sizes``: every file of every well too. ``full``: the bytes of all of them
     (of an image's own zarr.json, that it is JSON).
     """
@@ -81,6 +81,8 @@ def intact(project: Project, plate: str, stage: str, key: str) -> bool:
             except FileNotFoundError:  # what has a second name comes back by a thin rule
                 found = os.stat(f"{results}/.plateglass/tables/{name}")
             if found.st_size != size:
+                return False
+            if verify == "full" and name.endswith(".json") and not _is_json(f"{results}/{name}"):
                 return False
         if left["parts"] and not _parts_are(project, plate, stage, *left["parts"]):
             return False

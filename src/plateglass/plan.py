@@ -382,14 +382,18 @@ class Plan:
 
     def _ask_whole(self, stage: str, plate: str, key: str, reason: str) -> None:
         key = on_basis(self.project, stage, plate, key)
-        seen = bool(self._have[plate, stage])
         if self._ask(stage, plate, key):
-            again = key in self._have[plate, stage]  # this very key: damaged
-            if not again and self._is_made(stage, plate):
+            seen, ledger = self._have[plate, stage], self.project.ledger(stage, plate)
+            if key not in seen and self._is_made(stage, plate):
                 self.reasons[plate, stage] = {}
                 return
-            why = LOST if again else self._why.named(stage, plate)
-            self.reasons[plate, stage] = {"": (why or reason) if seen else "new"}
+            if key in seen or markers.lost(self.project, plate, stage, ledger):
+                why = LOST
+            elif seen or WHOLE in ledger:
+                why = self._why.named(stage, plate) or reason
+            else:
+                why = "new"
+            self.reasons[plate, stage] = {"": why}
 
     def _is_made(self, stage: str, plate: str) -> bool:
         """Whether a job will find its tables or report made of what they would be made of."""

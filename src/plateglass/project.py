@@ -8,10 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from plateglass import plates
+from plateglass import plates, surprises
 from plateglass.config import Config
 from plateglass.errors import DataError, UserError
-from plateglass.formats import noted
 from plateglass.ledger import WHOLE, Ledger, fingerprint
 from plateglass.stages import SCREEN, STAGES
 
@@ -152,31 +151,31 @@ class Project:
             return {}
 
     @cached_property
-    def _turns(self) -> list[tuple[str, int]]:
-        """How often training plates' wells changed behind a plan's back."""
-        if not self.trains:
-            return []
-        return [(name, noted(self.state, name).turns) for name in self.training_plates()]
+    def _surprises(self) -> dict[str, list[str]]:
+        """Those that were noted when the project was first asked: a job's own changes none of it."""
+        return surprises.noted(self.state)
 
     # ------------------------------------------------------------------ plate units
     def units_wells(self, plate: str, wells: Iterable[str]) -> list[str]:
         """The wells that a plate's units are chosen to be made from, of those in ``wells``.
 
-        The negative controls; without any, 24 wells chosen by a hash of their names, frozen in
-        ``units/<plate>.json`` by the first job that used them. Whether they can be read plays no
+        The negative controls; without any, 24 wells chosen by a hash of their names, or all where there
+        are fewer. The first 24 are kept: wells that come later move none of them, and
+        for one that is gone another stands in until it is back. Whether they can be read plays no
         part, so that the plan, which cannot know, chooses as the jobs do.
         """
         wells = set(wells)
         if controls := self.negatives(plate, wells):
             return controls
+        kept = wells.intersection(self.frozen_units(plate))
+        return sorted(kept.union(_by_hash(wells - kept, UNITS_WELLS - len(kept))))
+
+    def frozen_units(self, plate: str) -> list[str]:
+        """The wells that were kept; none, unless they were chosen by a hash among more."""
         try:
-            frozen = json.loads((self.state / "units" / f"{plate}.json").read_text())["wells"]
+            return json.loads((self.state / "units" / f"{plate}.json").read_text())["wells"]
         except (FileNotFoundError, KeyError, ValueError):
-            frozen = []
-        kept = [well for well in frozen if well in wells]
-        if kept and len(kept) == len(frozen):
-            return kept
-        return _by_hash(wells)
+            return []
 
     def negatives(self, plate: str, wells: Iterable[str]) -> list[str]:
         """The negative controls among ``wells``, sorted."""
@@ -188,7 +187,7 @@ class Project:
         ingest = self.ledger("ingest", plate)
         computed = ingest.computed()
         chosen = [well for well in self.units_wells(plate, ingest) if well in computed]
-        return chosen or _by_hash(computed)
+        return chosen or _by_hash(computed, UNITS_WELLS)
 
     def units_key(self, plate: str) -> str:
         """Content key of a plate's units: the wells' names and what ingest made of them."""
@@ -211,8 +210,8 @@ class Project:
         """Digest of what settings and platemaps say of a job: the end of its key.
 
         A job reads them anew. By this it knows whether they are those that its key was made of; those
-        of the stages before it too, which it may ask or print. So it does of training wells that were
-        made otherwise than its plan knew.
+        of the stages before it too, which it may ask or print. So it does of wells that came out otherwise
+        than its plan knew (`surprises`).
         """
         maps: Any = None
         if stage == "ingest":
@@ -223,17 +222,21 @@ class Project:
             maps = self.names
         elif stage in ("features", "attribute"):
             called = sorted(self.classed(plate)) if self.has_model else []
-            maps = called, self.negatives(plate, self.labels(plate)), self._turns
+            maps = called, self.negatives(plate, self.labels(plate))
         elif stage == "train":
-            classed = [
+            maps = [
                 (sorted(self.classed(name).items()), self.negatives(name, self.labels(name)))
                 for name in self.training_plates()
             ]
-            maps = classed, self._turns
         model = self.model_key() if self.config.train.model is not None else None
         if stage not in self._until:
             self._until[stage] = fingerprint([self.own(name) for name in self._used(stage)])
-        return fingerprint(self._until[stage], maps, model)[:BASIS]
+        if stage == "train":
+            surprised = [self._surprises.get(name, []) for name in self.training_plates()]
+        else:
+            own = self._surprises.get(plate, [])
+            surprised = [[name for name in own if not name.endswith(surprises.FOR_NETWORKS)]]
+        return fingerprint(self._until[stage], maps, model, surprised)[:BASIS]
 
     def _used(self, stage: str) -> list[str]:
         """The stage and those before it, as far as this project has them."""
@@ -425,8 +428,8 @@ def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
             into[name] = copy.deepcopy(value)
 
 
-def _by_hash(wells: Iterable[str]) -> list[str]:
-    return sorted(sorted(wells, key=lambda w: fingerprint("units", w))[:UNITS_WELLS])
+def _by_hash(wells: Iterable[str], most: int) -> list[str]:
+    return sorted(sorted(wells, key=lambda w: fingerprint("units", w))[:most])
 
 
 def check_identifiers(plate: str) -> str:

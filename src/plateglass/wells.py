@@ -113,7 +113,8 @@ class Result:
 
     ``content`` replaces the input in the well's key where pixels decide (ingest); ``files`` are the
     paths it left; ``counts`` are figures for the log, such as planes read; ``quarantine`` is the
-    reason why there is no result, ``left_out`` are those of sites without which there is one.
+    reason why there is no result, ``left_out`` are those of sites without which there is one;
+    ``facts`` is what else its line of the ledger tells.
     """
 
     well: str
@@ -122,6 +123,7 @@ class Result:
     left_out: Sequence[str] = ()
     files: Sequence[Path] = ()
     counts: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     stored: dict[str, tuple[int, str]] | None = None
 
     def sign(self, plate_dir: Path) -> "Result":

@@ -38,11 +38,6 @@ LOCKED = (
     "give  snakemake --unlock  (with the same --configfile, if any), then the same command again: "
     "finished wells are kept."
 )
-# Markers that stood when the run was planned, gone when all jobs had ended.
-TAKEN_BACK = (
-    "A job that was tried again found results that came out otherwise than this run could know: give "
-    "the same command again for what is made of them."
-)
 SHOWN_OF_LOG = 6  # lines of a failed job's log
 
 
@@ -195,8 +190,6 @@ class LogHandler(LogHandlerBase):
     def _print(self, text, style: str | None = None) -> None:
         if "Directory cannot be locked" in str(text):
             text = LOCKED
-        elif "in rule all in" in str(text) and "Missing files after" in str(text):
-            text = TAKEN_BACK
         self.console.print(str(text), style=style, markup=False)
 
     # ------------------------------------------------------------------ bars

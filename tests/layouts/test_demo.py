@@ -50,6 +50,13 @@ def test_an_edited_or_touched_file_shows_in_its_well_alone(small):
     assert edited[:2] == ("demo_1_A03_s1_DNA.tif", 5)
 
 
+def test_its_pixel_size_shows_as_another_layout_does_not_tell_it(small):
+    synthetic.render("demo_1", small.path)
+    assert {mark[-1] for marks in listing(small, settings()).wells.values() for mark in marks} == {
+        0.65
+    }
+
+
 def test_a_lost_file_is_told_as_specified_and_named_as_missing(small):
     synthetic.render("demo_1", small.path)
     before = listing(small, settings()).wells

@@ -213,8 +213,8 @@ def test_labels_lost_with_a_store_whose_repair_was_killed_are_made_again(
     shutil.rmtree(screen.results / "P2/plate.zarr")
     record = jobs._record
 
-    def die(job, ledger, parts, result, **facts):
-        record(job, ledger, parts, result, **facts)
+    def die(job, ledger, parts, result, *more, **facts):
+        record(job, ledger, parts, result, *more, **facts)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(jobs, "_record", die)
@@ -275,5 +275,30 @@ def test_a_ledger_that_names_another_well_costs_that_line(screen, finished, name
     path.write_text(path.read_text().replace('"well": "A03"', f'"well": "{name}"'))
     screen.raw("P2", "B01").touch()  # by which the job comes to look
     assert sorted(screen.run()) == [("P2", "ingest", "A03"), ("P2", "ingest", "B01")]
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("plate.zarr/A/zarr.json", []),
+        ("plate.zarr/A/1/0/labels/zarr.json", [("P2", "segment", "A01")]),
+        ("attribution.zarr/B/zarr.json", [("P2", "attribute", w) for w in ("B01", "B02")]),
+    ],
+)
+def test_lost_metadata_of_rows_and_labels_is_found_by_verify(screen, finished, path, wanted):
+    (screen.results / "P2" / path).unlink()
+    set_section(screen, "run", verify="full")
+    assert sorted(screen.run()) == wanted
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)
+
+
+def test_metadata_of_a_plate_that_are_no_json_are_found_by_verify(screen, finished):
+    root = screen.results / "P2/plate.zarr/zarr.json"
+    root.write_bytes(b" " * root.stat().st_size)
+    set_section(screen, "run", verify="full")
+    assert screen.run() == []
     assert screen.plan().reasons == {}
     assert_same(screen, finished)

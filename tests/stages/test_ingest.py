@@ -266,7 +266,7 @@ def test_labels_of_other_pixels_go(raw):
     store.write_labels(raw.store, "A01", 0, "cells", np.ones((1, 72, 80), np.int32))
     raw.write("A01", 1, "1", pixels("H12", 1, "1"))
     raw.ingest("A01", known=("A01",))
-    assert store.sizes(raw.store, "A01", "cells") == {}
+    assert store.sizes(raw.store, "A01", labels=True) == {}
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,8 @@ def test_what_is_removed_is_gone(job):
     segment.remove(job, ["A01"])
     assert not job.part("segment", "A01").exists()
     assert not job.part("segment", "A01").with_suffix(".sites.arrow").exists()
-    assert store.files_of(job.store, "A01", "cells") == []
-    assert store.files_of(job.store, "B02", "cells") != []
+    assert store.files_of(job.store, "A01", labels=True) == []
+    assert store.files_of(job.store, "B02", labels=True) != []
 
 
 def test_the_same_again_is_bit_for_bit_the_same(job, monkeypatch):

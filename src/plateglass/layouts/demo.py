@@ -31,8 +31,9 @@ def listing(plate: "Plate", config: "Config") -> Listing:
         # A file as specified is told as specified, also where settings look at more than that.
         return told if (stat.st_size, stat.st_mtime_ns) == told else mark(stat)
 
+    size = (spec.pixel_size_um,)  # as loaddata's: what another layout would not tell of these files
     files = (
-        (name, lambda name=name, told=tuple(told): state(name, told))
+        (name, lambda name=name, told=tuple(told): state(name, told) + size)
         for well in synthetic.listing(spec).values()
         for name, *told in well
     )

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from plateglass.config import TrainSettings
-from plateglass.files import write_atomically
+from plateglass.files import damage_of, write_atomically
 from plateglass.models.backbone import Network
 from plateglass.models.controls import draw
 from plateglass.models.pool import Pool
@@ -100,6 +101,8 @@ def train_all(
 
     ``cells`` is the folder of the Pool they learn from.
 
+    DamageError where what was trained before cannot be read.
+
     On a CPU each network has one torch thread, so that the number of processes changes nothing. On
     another device they are trained one after the other.
     """
@@ -161,6 +164,8 @@ def _train(
 def _read(folder: Path, settings: TrainSettings, channels: int, task: Task) -> Trained:
     channels = len(task.channels) if task.channels else channels
     network: Network = make(settings, channels)
-    network.load_state_dict(load_file(folder / f"{task.name}.safetensors"))
-    history = json.loads((folder / f"{task.name}.json").read_text())
-    return Trained(network.eval(), history)
+    tensors, history = folder / f"{task.name}.safetensors", folder / f"{task.name}.json"
+    with damage_of(tensors, SafetensorError, RuntimeError):
+        network.load_state_dict(load_file(tensors))
+    with damage_of(history, ValueError):
+        return Trained(network.eval(), json.loads(history.read_text()))

@@ -17,6 +17,7 @@ import pyarrow as pa
 from plateglass import __version__, parts, store
 from plateglass.errors import DataError
 from plateglass.files import digest
+from plateglass.formats import like
 from plateglass.layouts import Format, Listing, Plane, listing, tiff
 from plateglass.measure import quality
 from plateglass.stages import STAGES
@@ -74,12 +75,20 @@ def one_well(job: Job, well: str, usual: Format, display: store.Display | None) 
         kept[site] = key
     _write_part(job.part("ingest", well), well, rows, channels)
     counts = {"planes_read": reader.planes, "files_read": reader.files, "fields_written": written}
-    if not kept:
+    if kept:
+        store.write_well(job.store, well, kept)
+    else:
         store.remove_well(job.store, well)
-        return Result(well, quarantine=_reason(reasons), left_out=reasons, counts=counts)
-    store.write_well(job.store, well, kept)
-    content = hashlib.blake2b(repr(kept).encode(), digest_size=12).hexdigest()
-    return Result(well, content=content, left_out=reasons, counts=counts, stored=_stored(job, well))
+    told = like(index, well)  # by which it votes for the plate's usual format
+    return Result(
+        well,
+        content=hashlib.blake2b(repr(kept).encode(), digest_size=12).hexdigest(),
+        quarantine=None if kept else _reason(reasons),
+        left_out=reasons,
+        counts=counts,
+        facts={"like": str(told)} if told else {},
+        stored=_stored(job, well),
+    )
 
 
 def remove(job: Job, wells: list[str]) -> None:

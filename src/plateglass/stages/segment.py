@@ -50,9 +50,7 @@ def one_well(job: Job, well: str) -> Result:
     parts.write(part, pd.concat(rows, ignore_index=True).astype(CELL_TYPES))
     counted = part.with_suffix(".sites.arrow")
     parts.write(counted, pd.DataFrame(counts))
-    files = [part, counted] + [
-        path for name in LABELS for path in store.files_of(job.store, well, name)
-    ]
+    files = [part, counted, *store.files_of(job.store, well, labels=True)]
     total = pd.DataFrame(counts).drop(columns="Metadata_Site").sum()
     return Result(
         well, files=files, counts={"fields": len(counts)} | {k: int(v) for k, v in total.items()}

@@ -17,6 +17,7 @@ import torch
 
 from plateglass import crops, store, tables
 from plateglass.errors import DataError
+from plateglass.files import damage_of
 from plateglass.measure import assay
 from plateglass.models import cohort, device
 from plateglass.models.batches import across
@@ -46,7 +47,8 @@ def learn(job: Job) -> Learnt:
     scratch = _scratch(job)
     if not (scratch / "cells" / "wells.json").exists():
         collect(job, scratch / "cells")
-    pool = Pool.open(scratch / "cells")
+    with damage_of(scratch / "cells", ValueError, KeyError):
+        pool = Pool.open(scratch / "cells")
     folds = cohort.split(pool.names, pool.classes, settings.folds)
     wanted = cohort.tasks(pool, settings, folds)
     trained = cohort.train_all(
@@ -88,7 +90,7 @@ def write(job: Job, learnt: Learnt) -> None:
     if channels["log_alpha"].isna().all():  # at chance accuracy α means nothing
         info["alpha"] = None
     save_model(folder, info, model.networks, model.donors)
-    shutil.rmtree(_scratch(job))
+    shutil.rmtree(_scratch(job).parent)  # and what a killed job of other wells or settings left
 
 
 def _scratch(job: Job) -> Path:

@@ -79,8 +79,8 @@ def content(root: Path, well: str, field: int) -> str | None:
         return None
 
 
-def sizes(root: Path, well: str, label: str | None = None) -> dict[str, int]:
-    """Bytes of every file of the well's images, or of one of its labels, by path from `root`.
+def sizes(root: Path, well: str, labels: bool = False) -> dict[str, int]:
+    """Bytes of every file of the well's images, or of its labels, by path from `root`.
 
     An image group's own zarr.json holds the plate's display windows and changes with other wells:
     it counts as 0, so that its presence is noted and its text is not. A well without files: {}.
@@ -93,24 +93,22 @@ def sizes(root: Path, well: str, label: str | None = None) -> dict[str, int]:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 path = f"{row}/{column}/{entry.name}"
                 if entry.is_file():
-                    if label is None:
+                    if not labels:
                         found[path] = entry.stat().st_size
+                elif entry.name.isdecimal() and labels:
+                    _walk(f"{entry.path}/labels", f"{path}/labels", found)
                 elif entry.name.isdecimal():
-                    if label is None:
-                        _walk(entry.path, path, found, skip="labels")
-                        if f"{path}/zarr.json" in found:
-                            found[f"{path}/zarr.json"] = 0
-                    else:
-                        inside = f"labels/{label}"
-                        _walk(f"{entry.path}/{inside}", f"{path}/{inside}", found)
+                    _walk(entry.path, path, found, skip="labels")
+                    if f"{path}/zarr.json" in found:
+                        found[f"{path}/zarr.json"] = 0
     except FileNotFoundError:
         return {}
     return found
 
 
-def files_of(root: Path, well: str, label: str | None = None) -> list[Path]:
+def files_of(root: Path, well: str, labels: bool = False) -> list[Path]:
     """Paths of `sizes`."""
-    return [Path(root) / path for path in sizes(root, well, label)]
+    return [Path(root) / path for path in sizes(root, well, labels)]
 
 
 def remove_well(root: Path, well: str) -> None:

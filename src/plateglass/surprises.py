@@ -1,0 +1,37 @@
+"""Surprises: wells of a plate came out otherwise than a plan could know.
+
+Each leaves a file, whose name all later keys of its plate hold (`Project.basis`). So jobs that were planned
+before are refused, those that are tried again too, and the next plan has all that is made of the plate
+looked at.
+"""
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+FOR_NETWORKS = "networks"  # end of the name of one that concerns nothing else
+
+
+def note(state: Path, plate: str, key: str, for_networks: bool = False) -> None:
+    """Remember that the job of this marker's key had one; however many wells, and again after a kill.
+
+    To be called before what surprised is noted itself: a kill in between costs a look.
+    ``for_networks``: what is made of the plate's own wells was planned, networks' key does not know.
+    """
+    folder = state / "surprises"
+    folder.mkdir(parents=True, exist_ok=True)
+    end = f".{FOR_NETWORKS}" if for_networks else ""
+    (folder / f"{plate}.{key}{end}").touch()
+
+
+def noted(state: Path) -> dict[str, list[str]]:
+    """Plate → its surprises, for those that had any."""
+    found = defaultdict(list)
+    try:
+        names = sorted(os.listdir(state / "surprises"))
+    except FileNotFoundError:
+        names = []
+    for name in names:
+        plate, _, key = name.partition(".")
+        found[plate].append(key)
+    return dict(found)

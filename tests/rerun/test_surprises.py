@@ -1,0 +1,234 @@
+"""Wells that come out otherwise than a plan could know: the next run looks at all that is made of them."""
+
+import json
+import os
+import shutil
+
+import pytest
+import tifffile
+from changes import CHANNELS, put_back, relabel, remove_images, set_section
+
+from plateglass import jobs, store
+from plateglass.errors import DamageError, DataError, UserError
+from plateglass.models import cohort
+from plateglass.stages import SCREEN
+from screen import Screen, assert_same
+
+
+def replace_unseen(screen, plate, well):
+    """Another picture at the same sizes and times: the documented blind spot."""
+    paths = [screen.raw(plate, well, channel) for channel in CHANNELS]
+    times = [path.stat().st_mtime_ns for path in paths]
+    screen.replace_image(plate, well)
+    for path, time in zip(paths, times):
+        os.utime(path, ns=(time, time))
+
+
+def tell(screen, wells, size):
+    """The pixel size in µm that the headers of P1's images tell; None for nothing."""
+    how = {"ome": True, "metadata": {"PhysicalSizeX": size, "axes": "YX"}} if size else {}
+    for well in wells:
+        for channel in CHANNELS:
+            path = screen.raw("P1", well, channel)
+            tifffile.imwrite(path, tifffile.imread(path), **how)
+
+
+def run_one(screen, plan, plate, stage):
+    jobs.run(screen.project(), stage, plate, plan.keys[plate, stage], 1)
+
+
+def killed_at(monkeypatch, stage, well):
+    """Die when the well of the stage is stored, and not yet noted."""
+    record = jobs._record
+
+    def die(job, ledger, parts, result, *more, **facts):
+        if (job.stage, result.well) == (stage, well):
+            raise KeyboardInterrupt
+        return record(job, ledger, parts, result, *more, **facts)
+
+    monkeypatch.setattr(jobs, "_record", die)
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """One plate without networks, of which headers tell the pixel size."""
+    screen = Screen(tmp_path / "alone", train=False)
+    del screen.sheet["P2"], screen.specs["P2"], screen.settings["ingest"]["pixel_size_um"]
+    screen.write()
+    return screen
+
+
+def test_the_screens_tables_made_meanwhile_are_made_again(screen, tmp_path):
+    replace_unseen(screen, "P2", "B01")
+    (screen.results / ".plateglass/parts/P2/ingest/B01.arrow").unlink()
+    relabel(screen, "P1", "B02", "reference")
+    plan = screen.plan()
+    with pytest.raises(DataError, match="B01 came out otherwise"):
+        run_one(screen, plan, "P2", "ingest")
+    for plate in ("P1", SCREEN):  # which Snakemake goes on with
+        for stage in ("aggregate", "report"):
+            run_one(screen, plan, plate, stage)
+    screen.run()
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+def test_what_was_planned_before_is_refused_also_to_a_job_that_is_tried_again(screen, tmp_path):
+    replace_unseen(screen, "P2", "B01")
+    (screen.results / ".plateglass/parts/P2/ingest/B01.arrow").unlink()
+    relabel(screen, "P2", "B02", "reference")
+    plan = screen.plan()
+    with pytest.raises(DataError, match="B01 came out otherwise"):
+        run_one(screen, plan, "P2", "ingest")
+    for stage in ("ingest", "segment", "aggregate"):
+        with pytest.raises(UserError, match="wells came out otherwise than it knew; nothing was"):
+            run_one(screen, plan, "P2", stage)
+    screen.run()
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+def test_a_lost_ledger_hides_no_other_image(screen, tmp_path):
+    replace_unseen(screen, "P2", "B01")
+    screen.project().ledger_path("ingest", "P2").unlink()
+    with pytest.raises(DataError, match="B01 came out otherwise"):
+        screen.run()
+    screen.run()
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+def test_lost_notes_on_surprises_cost_a_look(screen, finished):
+    screen.project().ledger_path("ingest", "P1").unlink()
+    replace_unseen(screen, "P1", "B01")
+    with pytest.raises(DataError):
+        screen.run()
+    screen.run()
+    shutil.rmtree(screen.results / ".plateglass/surprises")
+    assert (SCREEN, "train") in screen.plan().reasons
+    assert screen.run() == []
+    assert screen.plan().reasons == {}
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_wells_added_to_others_vote_with_what_these_are_like(alone, tmp_path, lost):
+    """Of eight wells three tell a size, of eleven six: it is the plate's, whatever was made before."""
+    tell(alone, ["A01", "A02", "A03"], 0.65)
+    alone.run()
+    assert store.pixel_size(alone.results / "P1/plate.zarr", "A01")[0] == 1
+    for well in ("B03", "B04", "B05"):
+        for channel in CHANNELS:
+            shutil.copy2(alone.raw("P1", "A01", channel), alone.raw("P1", well, channel))
+    alone.run()
+    assert store.pixel_size(alone.results / "P1/plate.zarr", "A06")[0] == 0.65
+    if lost:
+        alone.project().ledger_path("ingest", "P1").unlink()
+        alone.run()
+    assert alone.plan().reasons == {}
+    assert_same(alone, alone.from_scratch(tmp_path / "scratch"))
+
+
+@pytest.mark.long
+def test_a_pixel_size_that_turns_behind_a_detour_of_the_settings_trains_anew(tmp_path):
+    screen = Screen(tmp_path / "screen")
+    del screen.sheet["P2"], screen.specs["P2"], screen.settings["ingest"]["pixel_size_um"]
+    screen.settings["segment"]["cells"] = {"channel": "Actin", "reach_um": 3.1}
+    screen.write()
+    tell(screen, ["A01", "A02", "A03", "B01", "B02"], 0.97)
+    screen.run()
+    tell(screen, ["B01", "B02"], None)
+    set_section(screen, "ingest", z_step_um=2.0)
+    screen.run(until="ingest")
+    del screen.settings["ingest"]["z_step_um"]
+    screen.write()
+    with pytest.raises(DataError, match="most wells that were looked at have images of"):
+        screen.run()
+    assert (SCREEN, "train", "") in screen.run()
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+def test_a_quarantined_well_that_a_killed_job_had_stored_is_taken_out_again(
+    alone, tmp_path, monkeypatch
+):
+    tell(alone, alone.specs["P1"].wells, 0.65)
+    tell(alone, ["B01"], 0.325)
+    alone.run()
+    assert [well for _, well, _ in jobs.quarantined(alone.project())] == ["B01"]
+    set_section(alone, "ingest", pixel_size_um=0.65)
+    killed_at(monkeypatch, "ingest", "B01")
+    with pytest.raises(KeyboardInterrupt):
+        alone.run()
+    monkeypatch.undo()
+    del alone.settings["ingest"]["pixel_size_um"]
+    alone.write()
+    alone.run()
+    assert "B01" not in store.wells(alone.results / "P1/plate.zarr")
+    assert alone.plan().reasons == {}
+    assert_same(alone, alone.from_scratch(tmp_path / "scratch"))
+
+
+def test_a_lost_part_of_a_quarantined_well_comes_back(alone, tmp_path):
+    alone.raw("P1", "B01").write_bytes(b"no TIFF")
+    alone.run()
+    part = alone.results / ".plateglass/parts/P1/ingest/B01.arrow"
+    whole = part.read_bytes()
+    part.unlink()
+    assert alone.run() == [("P1", "ingest", "B01")]
+    assert part.read_bytes() == whole
+    assert alone.plan().reasons == {}
+
+
+def test_maps_of_a_well_that_a_killed_job_had_stored_go_with_its_images(
+    screen, finished, monkeypatch
+):
+    for channel in CHANNELS:
+        shutil.copy2(screen.raw("P2", "B02", channel), screen.raw("P2", "B04", channel))
+    killed_at(monkeypatch, "attribute", "B04")
+    with pytest.raises(KeyboardInterrupt):
+        screen.run()
+    monkeypatch.undo()
+    assert "B04" in store.wells(screen.results / "P2/attribution.zarr")
+    remove_images(screen, "P2", "B04")
+    screen.run()
+    assert not (screen.results / ".plateglass/parts/P2/attribute/B04.arrow").exists()
+    assert screen.plan().reasons == {}
+    assert_same(screen, finished)
+
+
+def test_a_plate_without_controls_that_fills_while_it_is_run_has_the_units_of_all(alone, tmp_path):
+    alone.settings["platemap"] = {"negative": "of no well"}
+    alone.write()
+    kept = [remove_images(alone, "P1", well) for well in ("A03", "A04", "B01")]
+    alone.run()
+    for images in kept:
+        put_back(images)
+    alone.run()
+    assert alone.plan().reasons == {}
+    assert_same(alone, alone.from_scratch(tmp_path / "scratch"))
+
+
+def test_torn_crops_that_a_killed_training_left_are_cut_again(screen, monkeypatch):
+    screen.replace_image("P1", "A02")
+    with monkeypatch.context() as patch:
+        patch.setattr(cohort, "train_all", lambda *given: json.loads("no JSON"))
+        with pytest.raises(ValueError):
+            screen.run()
+    (crops,) = (screen.results / ".plateglass/train").glob("*/cells/0.crops.npy")
+    crops.write_bytes(crops.read_bytes()[:50])
+    with pytest.raises(DamageError, match="what is lost is made anew"):
+        screen.run()
+    assert (SCREEN, "train", "") in screen.run()
+    assert screen.plan().reasons == {}
+
+
+@pytest.mark.long
+def test_what_a_training_left_that_nobody_asks_for_any_more_goes(screen, monkeypatch):
+    screen.replace_image("P1", "A02")
+    with monkeypatch.context() as patch:
+        patch.setattr(cohort, "train_all", lambda *given: json.loads("no JSON"))
+        with pytest.raises(ValueError):
+            screen.run()
+    screen.replace_image("P1", "A02", seed=100)
+    screen.run()
+    assert not (screen.results / ".plateglass/train").exists()
