@@ -145,16 +145,15 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     wants = project.wants(stage, plate, found.wells, usual and str(usual))
     if stage == "features":
         _freeze_units(project, plate)
-    lost = markers.damaged(ledger, job.plate_dir, doubted)
-    if doubted:  # a job may have been killed before it noted what it stored
-        lost |= ledger.keys() - ledger.computed().keys()
+    root = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}.get(stage)
+    # a job may have been killed before it noted what it stored
+    stored = set(store.wells(root)) if doubted and root else set()
+    lost = markers.damaged(ledger, job.plate_dir, doubted) | (stored & ledger.quarantined())
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     if stage == "ingest":
         _check_raw(project, job, found, reasons, gone)
-    root = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}.get(stage)
-    if doubted and root:  # stored by a job that was killed before it noted it
-        gone = sorted({*gone, *store.wells(root)} - wants.keys())
+    gone = sorted({*gone, *(stored - wants.keys())})
     wells = sorted(reasons.keys() - set(gone))
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
     if wells or gone or stage == "ingest":  # ingest: channels may have other colours
@@ -167,14 +166,15 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         known = {w: e["key"] for w, e in ledger.computed().items() if w not in lost}
         job = replace(job, known=known)
         job.progress(0, len(wells))
-        following = project.ledger("segment", plate) if stage == "ingest" else {}
-        quarantined, others = 0, []
-        given = {"found": found.listing, "usual": usual} if stage == "ingest" else {}
+        quarantined, others, given, following = 0, [], {}, {}
+        if stage == "ingest":
+            given = {"found": found.listing, "usual": usual}
+            following = project.ledger("segment", plate)
         for count, result in enumerate(module.run(job, wells, **given) if wells else (), 1):
-            facts = {"images": found.there[result.well]} if stage == "ingest" else {}
-            given = following.get(result.well)
-            if _record(job, ledger, wants[result.well], result, given, **facts):
-                others.append(result.well)
+            well = result.well
+            facts = {"images": found.there[well]} if stage == "ingest" else {}
+            if _record(job, ledger, wants[well], result, following.get(well), **facts):
+                others.append(well)
             quarantined += result.quarantine is not None
             job.progress(count, len(wells))
         if quarantined:
@@ -196,11 +196,8 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
             f"plate {plate}: {'; '.join(unplanned)}, which no plan could know: give the same command "
             "again for what is made of them"
         )
-    return (
-        [path for path in [root / "zarr.json", *root.glob("*/zarr.json")] if path.exists()]
-        if root
-        else []
-    )
+    groups = [root, *root.glob("[!.]*")] if root else []
+    return [path for group in groups if (path := group / "zarr.json").exists()]
 
 
 def _look(project: Project, job: Job, ledger: Ledger) -> tuple[Raw, Format | None, list[str]]:

@@ -66,6 +66,10 @@ class Ledger(dict[str, dict[str, Any]]):
         """The wells that have a result: all but the quarantined ones."""
         return {well: entry for well, entry in self.items() if not entry.get("quarantine")}
 
+    def quarantined(self) -> set[str]:
+        """The wells that have none."""
+        return self.keys() - self.computed().keys()
+
     def _take(self, entry: dict[str, Any]) -> None:
         well = entry.pop("well")
         if entry.get("gone"):
