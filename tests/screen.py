@@ -91,10 +91,10 @@ class Screen:
         order = [*STAGES]
         record, importlib = jobs._record, jobs.importlib
 
-        def note(job, ledger, parts, result, *more, **facts):
+        def note(job, ledger, parts, result, **facts):
             ran.append((job.plate, job.stage, result.well))
             self.counts[job.plate, job.stage, result.well] = result.counts
-            return record(job, ledger, parts, result, *more, **facts)
+            return record(job, ledger, parts, result, **facts)
 
         def whole(name):
             """The stage's module, whose calls for a whole plate are noted."""

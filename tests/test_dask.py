@@ -33,8 +33,8 @@ def then(happens, monkeypatch):
     """Once, after some wells are in the ledger, call ``happens``; returns the wells after it."""
     record, before, after = jobs._record, [], []
 
-    def note(job, ledger, parts, result, *more, **facts):
-        surprise = record(job, ledger, parts, result, *more, **facts)
+    def note(job, ledger, parts, result, **facts):
+        surprise = record(job, ledger, parts, result, **facts)
         (before if len(before) < ENDED_AFTER else after).append(result.well)
         if len(before) == ENDED_AFTER and not after:
             happens()

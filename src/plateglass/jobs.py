@@ -173,7 +173,7 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         for count, result in enumerate(module.run(job, wells, **given) if wells else (), 1):
             well = result.well
             facts = {"images": found.there[well]} if stage == "ingest" else {}
-            if _record(job, ledger, wants[well], result, following.get(well), **facts):
+            if _record(job, ledger, wants[well], result, given=following.get(well), **facts):
                 others.append(well)
             quarantined += result.quarantine is not None
             job.progress(count, len(wells))
@@ -211,9 +211,10 @@ def _look(project: Project, job: Job, ledger: Ledger) -> tuple[Raw, Format | Non
         raise DataError(found.doubt)
     if found.listing is not None:
         usual, turned = formats.judge(project, plate, found, ledger)
+        seen = {well: entry["parts"]["in"] for well, entry in ledger.items()}
         teaches = project.trains and plate in project.training_plates()
-        # by a key that was not seen before all of the plate's stages look
-        planned = job.key.endswith(".0") and not teaches
+        # files changed, so that all of the plate's stages were asked for
+        planned = bool(seen) and seen != found.wells and not teaches
         if turned:
             surprises.note(project.state, plate, job.key, for_networks=planned)
         if turned and not planned:

@@ -213,8 +213,8 @@ def test_labels_lost_with_a_store_whose_repair_was_killed_are_made_again(
     shutil.rmtree(screen.results / "P2/plate.zarr")
     record = jobs._record
 
-    def die(job, ledger, parts, result, *more, **facts):
-        record(job, ledger, parts, result, *more, **facts)
+    def die(job, ledger, parts, result, **facts):
+        record(job, ledger, parts, result, **facts)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(jobs, "_record", die)
@@ -255,7 +255,7 @@ def test_the_engines_own_files_lost(screen, finished, lost):
             whole = path.read_bytes()
             path.write_bytes(whole[:-1])  # seen by a job that looks, and by the plan
             told = {why for reasons in screen.plan().reasons.values() for why in reasons.values()}
-            assert told == {"new"} if path.name == "wells.parquet" else "damaged" in str(told)
+            assert "what was stored is damaged" in told
             path.write_bytes(whole)
     else:  # what was made from what is not known any more: the plate is done again
         for path in (screen.results / ".plateglass/ledger").glob("P2.*"):

@@ -41,10 +41,10 @@ def killed_at(monkeypatch, stage, well):
     """Die when the well of the stage is stored, and not yet noted."""
     record = jobs._record
 
-    def die(job, ledger, parts, result, *more, **facts):
+    def die(job, ledger, parts, result, **facts):
         if (job.stage, result.well) == (stage, well):
             raise KeyboardInterrupt
-        return record(job, ledger, parts, result, *more, **facts)
+        return record(job, ledger, parts, result, **facts)
 
     monkeypatch.setattr(jobs, "_record", die)
 
@@ -58,6 +58,7 @@ def alone(tmp_path):
     return screen
 
 
+@pytest.mark.long
 def test_the_screens_tables_made_meanwhile_are_made_again(screen, tmp_path):
     replace_unseen(screen, "P2", "B01")
     (screen.results / ".plateglass/parts/P2/ingest/B01.arrow").unlink()
@@ -88,6 +89,7 @@ def test_what_was_planned_before_is_refused_also_to_a_job_that_is_tried_again(sc
     assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
 
 
+@pytest.mark.long
 def test_a_lost_ledger_hides_no_other_image(screen, tmp_path):
     replace_unseen(screen, "P2", "B01")
     screen.project().ledger_path("ingest", "P2").unlink()
@@ -98,6 +100,7 @@ def test_a_lost_ledger_hides_no_other_image(screen, tmp_path):
     assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
 
 
+@pytest.mark.long
 def test_lost_notes_on_surprises_cost_a_look(screen, finished):
     screen.project().ledger_path("ingest", "P1").unlink()
     replace_unseen(screen, "P1", "B01")
@@ -110,6 +113,7 @@ def test_lost_notes_on_surprises_cost_a_look(screen, finished):
     assert screen.plan().reasons == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [False, True])
 def test_wells_added_to_others_vote_with_what_these_are_like(alone, tmp_path, lost):
     """Of eight wells three tell a size, of eleven six: it is the plate's, whatever was made before."""
@@ -179,6 +183,7 @@ def test_a_lost_part_of_a_quarantined_well_comes_back(alone, tmp_path):
     assert alone.plan().reasons == {}
 
 
+@pytest.mark.long
 def test_maps_of_a_well_that_a_killed_job_had_stored_go_with_its_images(
     screen, finished, monkeypatch
 ):
@@ -196,6 +201,7 @@ def test_maps_of_a_well_that_a_killed_job_had_stored_go_with_its_images(
     assert_same(screen, finished)
 
 
+@pytest.mark.long
 def test_a_plate_without_controls_that_fills_while_it_is_run_has_the_units_of_all(alone, tmp_path):
     alone.settings["platemap"] = {"negative": "of no well"}
     alone.write()
@@ -208,6 +214,7 @@ def test_a_plate_without_controls_that_fills_while_it_is_run_has_the_units_of_al
     assert_same(alone, alone.from_scratch(tmp_path / "scratch"))
 
 
+@pytest.mark.long
 def test_torn_crops_that_a_killed_training_left_are_cut_again(screen, monkeypatch):
     screen.replace_image("P1", "A02")
     with monkeypatch.context() as patch:

@@ -75,15 +75,18 @@ def one_well(job: Job, well: str, usual: Format, display: store.Display | None) 
         kept[site] = key
     _write_part(job.part("ingest", well), well, rows, channels)
     counts = {"planes_read": reader.planes, "files_read": reader.files, "fields_written": written}
+    content = quarantine = None
     if kept:
         store.write_well(job.store, well, kept)
+        content = hashlib.blake2b(repr(kept).encode(), digest_size=12).hexdigest()
     else:
         store.remove_well(job.store, well)
+        quarantine = _reason(reasons)
     told = like(index, well)  # by which it votes for the plate's usual format
     return Result(
         well,
-        content=hashlib.blake2b(repr(kept).encode(), digest_size=12).hexdigest(),
-        quarantine=None if kept else _reason(reasons),
+        content=content,
+        quarantine=quarantine,
         left_out=reasons,
         counts=counts,
         facts={"like": str(told)} if told else {},
