@@ -36,9 +36,12 @@ def judge(project: "Project", plate: str, found: "Raw", ledger: Ledger) -> tuple
         usual = replace(usual, pixel_size_um=None)  # no matter what headers say
     parts = [entry["parts"] for entry in ledger.values()]
     before = {made["usual"] for made in parts if "usual" in made and own.items() <= made.items()}
-    told = _noted(project.state, plate).get(fingerprint(own))
+    noted = _noted(project.state, plate)
+    told = noted.get(fingerprint(own))
     if told is not None and not before:  # the ledger is lost, or of other settings by now
         before = {told}
+    if not before and parts and not noted:  # of other settings, and the note is lost
+        return usual, True
     return usual, told != str(usual) and bool(before - {str(usual)})
 
 

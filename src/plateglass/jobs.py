@@ -17,7 +17,7 @@ from plateglass import formats, lock, markers, store, surprises
 from plateglass.errors import DamageError, DataError, UserError
 from plateglass.files import digest, write_atomically
 from plateglass.layouts import Format
-from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
+from plateglass.ledger import DAMAGED, WHOLE, Ledger, fingerprint, todo
 from plateglass.plan import PLATE_TABLES, ingest_key
 from plateglass.project import UNITS_WELLS, Project
 from plateglass.raw import Raw, scan, unreadable
@@ -142,6 +142,9 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     found, usual, unplanned = Raw({}), None, []
     if stage == "ingest":
         found, usual, unplanned = _look(project, job, ledger)
+        if not ledger.path.exists() and markers.remove_later(project, plate, stage):
+            _surprise(job)
+            unplanned.append("what was known of its wells was lost")
     wants = project.wants(stage, plate, found.wells, usual and str(usual))
     if stage == "features":
         _freeze_units(project, plate)
@@ -153,6 +156,7 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     if stage == "ingest":
         _check_raw(project, job, found, reasons, gone)
+        _take_back_planned(job, {well for well, why in reasons.items() if why != DAMAGED})
     gone = sorted({*gone, *(stored - wants.keys())})
     wells = sorted(reasons.keys() - set(gone))
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
@@ -166,15 +170,12 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         known = {w: e["key"] for w, e in ledger.computed().items() if w not in lost}
         job = replace(job, known=known)
         job.progress(0, len(wells))
-        quarantined, others, given, following = 0, [], {}, {}
-        if stage == "ingest":
-            given = {"found": found.listing, "usual": usual}
-            following = project.ledger("segment", plate)
+        quarantined, others = 0, []
+        given = {"found": found.listing, "usual": usual} if stage == "ingest" else {}
         for count, result in enumerate(module.run(job, wells, **given) if wells else (), 1):
             well = result.well
             facts = {"images": found.there[well]} if stage == "ingest" else {}
-            if _record(job, ledger, wants[well], result, given=following.get(well), **facts):
-                others.append(well)
+            _record(job, ledger, wants[well], result, others=others, **facts)
             quarantined += result.quarantine is not None
             job.progress(count, len(wells))
         if quarantined:
@@ -193,9 +194,11 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         )
     if unplanned:
         raise DataError(
-            f"plate {plate}: {'; '.join(unplanned)}, which no plan could know: give the same command "
+            f"plate {plate}: {'; '.join(unplanned)}, which this run did not know: give the same command "
             "again for what is made of them"
         )
+    if stage == "attribute":
+        store.write_groups(root)
     groups = [root, *root.glob("[!.]*")] if root else []
     return [path for group in groups if (path := group / "zarr.json").exists()]
 
@@ -212,12 +215,12 @@ def _look(project: Project, job: Job, ledger: Ledger) -> tuple[Raw, Format | Non
     if found.listing is not None:
         usual, turned = formats.judge(project, plate, found, ledger)
         seen = {well: entry["parts"]["in"] for well, entry in ledger.items()}
-        teaches = project.trains and plate in project.training_plates()
         # files changed, so that all of the plate's stages were asked for
-        planned = bool(seen) and seen != found.wells and not teaches
-        if turned:
-            surprises.note(project.state, plate, job.key, for_networks=planned)
-        if turned and not planned:
+        planned = bool(seen) and seen != found.wells and not _teaches(job)
+        if turned and planned:
+            surprises.note(project.state, plate, for_networks=True)
+        elif turned:
+            _surprise(job)
             unplanned.append(f"most wells that were looked at have images of {usual} now")
         formats.note(project, plate, usual)
     return found, usual, unplanned
@@ -247,24 +250,19 @@ def _freeze_units(project: Project, plate: str) -> None:
     path = project.state / "units" / f"{plate}.json"
     if project.negatives(plate, known):
         path.unlink(missing_ok=True)
-    elif not project.frozen_units(plate):
+    elif len(project.frozen_units(plate)) < UNITS_WELLS:
         chosen = project.units_wells(plate, known)
         if len(chosen) == UNITS_WELLS:
             write_atomically(path, json.dumps({"wells": chosen}))
 
 
 def _record(
-    job: Job,
-    ledger: Ledger,
-    parts: dict,
-    result: Result,
-    given: dict | None = None,
-    **facts: Any,
-) -> bool:
+    job: Job, ledger: Ledger, parts: dict, result: Result, others: list[str], **facts: Any
+) -> None:
     """One line of the ledger, and one of the log.
 
-    True for a surprise: the well was made of what seems the same as before, and came out otherwise.
-    ``given`` is the next stage's line, which tells it where the ledger's own was lost.
+    A well that was made of what seems the same as before, and came out otherwise, is added to
+    ``others``; the first of them is a surprise.
     """
     result.sign(job.plate_dir)
     line = {"parts": parts, "key": None, "files": result.stored or {}, **result.facts, **facts}
@@ -280,15 +278,41 @@ def _record(
         print(f"{result.well} quarantined: {result.quarantine}")
     if result.left_out:
         line["left_out"] = list(result.left_out)
-    if before := ledger.get(result.well):
-        told = ("key", "quarantine", "left_out")
-        otherwise = before["parts"] == parts and any(before.get(k) != line.get(k) for k in told)
-    else:
-        otherwise = given is not None and given["parts"]["in"] != line["key"]
-    if otherwise:
-        surprises.note(job.state, job.plate, job.key)
+    before, told = ledger.get(result.well), ("key", "quarantine", "left_out")
+    as_before = before is None or all(before.get(k) == line.get(k) for k in told)
+    if not as_before and before["parts"] == parts:
+        if not others:
+            _surprise(job)
+        others.append(result.well)
     ledger.add(result.well, **line)
-    return otherwise
+
+
+def _surprise(job: Job) -> None:
+    """No plan could know it: what was planned is refused, and what is made of the plate is looked at."""
+    surprises.note(job.state, job.plate)
+    _take_back(job, _teaches(job))  # should the note be lost
+
+
+def _take_back_planned(job: Job, changed: set[str]) -> None:
+    """What is made of wells to be ingested for another reason than damage: it is asked for by now.
+
+    Else, where settings or images are put back half-way, it would stand by its old key, and nobody would
+    see that an image is another, or judged otherwise.
+    """
+    project, plate = job.project, job.plate
+    units = project.units_wells(plate, project.ledger("ingest", plate))
+    if changed:
+        _take_back(job, _teaches(job) and bool(changed & {*units, *project.classed(plate)}))
+
+
+def _take_back(job: Job, networks: bool) -> None:
+    """What comes after the stage is done no more: of the plate, of the screen, of networks too."""
+    markers.remove_later(job.project, job.plate, job.stage)
+    markers.remove_later(job.project, *(("*", "segment") if networks else (SCREEN, "train")))
+
+
+def _teaches(job: Job) -> bool:
+    return job.project.trains and job.plate in job.project.training_plates()
 
 
 def _whole(project: Project, job: Job, doubted: bool) -> list[Path]:

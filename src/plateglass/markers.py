@@ -53,6 +53,15 @@ def remove(project: Project, plate: str, stage: str) -> None:
         old.unlink()
 
 
+def remove_later(project: Project, plate: str, stage: str) -> bool:
+    """Take back that what comes after a stage is done, of a plate or (``*``) all; whether any was."""
+    later = list(STAGES)[list(STAGES).index(stage) + 1 :]
+    found = [path for name in later for path in (project.state / "done").glob(f"{plate}.{name}.*")]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return bool(found)
+
+
 def known(project: Project) -> dict[tuple[str, str], dict[str, int]]:
     """(plate, stage) → the keys of its markers → how many repairs each has seen."""
     found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
@@ -70,7 +79,7 @@ def intact(project: Project, plate: str, stage: str, key: str) -> bool:
 
     Always: tables, reports, model files, a store's root and rows by size, parts by name, ledgers by their
     presence. ``sizes``: every file of every well too. ``full``: the bytes of all of them
-    (of an image's own zarr.json, that it is JSON).
+    (of the zarr.json of a store's root, rows and images, that they are JSON).
     """
     results, verify = project.config.results, project.config.run.verify
     try:

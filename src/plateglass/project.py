@@ -171,7 +171,7 @@ class Project:
         return sorted(kept.union(_by_hash(wells - kept, UNITS_WELLS - len(kept))))
 
     def frozen_units(self, plate: str) -> list[str]:
-        """The wells that were kept; none, unless they were chosen by a hash among more."""
+        """The wells that were kept, of a plate without negative controls that had as many."""
         try:
             return json.loads((self.state / "units" / f"{plate}.json").read_text())["wells"]
         except (FileNotFoundError, KeyError, ValueError):

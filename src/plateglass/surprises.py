@@ -1,27 +1,26 @@
 """Surprises: wells of a plate came out otherwise than a plan could know.
 
-Each leaves a file, whose name all later keys of its plate hold (`Project.basis`). So jobs that were planned
-before are refused, those that are tried again too, and the next plan has all that is made of the plate
-looked at.
+Each leaves a file of a name of its own, which all later keys of its plate hold (`Project.basis`). So jobs
+that were planned before are refused, those that are tried again too, and the next plan has all that is
+made of the plate looked at. One for networks alone is held by the keys of train and what comes after.
 """
 
 import os
+import time
 from collections import defaultdict
 from pathlib import Path
 
-FOR_NETWORKS = "networks"  # end of the name of one that concerns nothing else
+FOR_NETWORKS = ".networks"
 
 
-def note(state: Path, plate: str, key: str, for_networks: bool = False) -> None:
-    """Remember that the job of this marker's key had one; however many wells, and again after a kill.
+def note(state: Path, plate: str, for_networks: bool = False) -> None:
+    """Remember one. To be called before what surprised is noted itself: a kill in between costs a look.
 
-    To be called before what surprised is noted itself: a kill in between costs a look.
     ``for_networks``: what is made of the plate's own wells was planned, networks' key does not know.
     """
     folder = state / "surprises"
     folder.mkdir(parents=True, exist_ok=True)
-    end = f".{FOR_NETWORKS}" if for_networks else ""
-    (folder / f"{plate}.{key}{end}").touch()
+    (folder / f"{plate}.{time.time_ns()}{FOR_NETWORKS if for_networks else ''}").touch()
 
 
 def noted(state: Path) -> dict[str, list[str]]:

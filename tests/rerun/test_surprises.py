@@ -93,7 +93,7 @@ def test_what_was_planned_before_is_refused_also_to_a_job_that_is_tried_again(sc
 def test_a_lost_ledger_hides_no_other_image(screen, tmp_path):
     replace_unseen(screen, "P2", "B01")
     screen.project().ledger_path("ingest", "P2").unlink()
-    with pytest.raises(DataError, match="B01 came out otherwise"):
+    with pytest.raises(DataError, match="what was known of its wells was lost"):
         screen.run()
     screen.run()
     assert screen.plan().reasons == {}
@@ -101,16 +101,56 @@ def test_a_lost_ledger_hides_no_other_image(screen, tmp_path):
 
 
 @pytest.mark.long
-def test_lost_notes_on_surprises_cost_a_look(screen, finished):
-    screen.project().ledger_path("ingest", "P1").unlink()
-    replace_unseen(screen, "P1", "B01")
+@pytest.mark.parametrize("when", ["before the next run", "after it"])
+def test_lost_notes_on_surprises_cost_a_look(screen, tmp_path, when):
+    replace_unseen(screen, "P1", "A04")
+    (screen.results / ".plateglass/parts/P1/ingest/A04.arrow").unlink()
     with pytest.raises(DataError):
         screen.run()
-    screen.run()
+    if when == "after it":
+        assert (SCREEN, "train", "") in screen.run()
     shutil.rmtree(screen.results / ".plateglass/surprises")
     assert (SCREEN, "train") in screen.plan().reasons
-    assert screen.run() == []
+    assert (when == "after it") == (screen.run() == [])
     assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("plate", "well"), [("P2", "B01"), ("P1", "A04")])
+def test_an_image_changed_unseen_in_a_detour_of_the_settings(screen, tmp_path, plate, well):
+    set_section(screen, "ingest", z_step_um=2.0)
+    screen.run(until="ingest")
+    replace_unseen(screen, plate, well)
+    del screen.settings["ingest"]["z_step_um"]
+    screen.write()
+    screen.run()
+    assert screen.plan().reasons == {}
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
+
+
+@pytest.mark.long
+def test_a_pixel_size_that_turns_to_and_fro_while_nothing_trains(tmp_path):
+    screen = Screen(tmp_path / "screen")
+    del screen.sheet["P2"], screen.specs["P2"], screen.settings["ingest"]["pixel_size_um"]
+
+    def run(size, train, until=None):
+        screen.sheet["P1"]["train"] = train
+        screen.write()
+        tell(screen, ["B01", "B02"], size)
+        for path in (screen.raw("P1", w, c) for w in ("B01", "B02") for c in CHANNELS):
+            os.utime(path, ns=(10**18 + bool(size),) * 2)
+        screen.run(until=until)
+
+    tell(screen, ["A01", "A02", "A03"], 0.65)
+    for size in (0.65, None, 0.65):
+        run(size, "no", until="ingest")
+    run(0.65, "yes")
+    run(None, "no", until="ingest")
+    run(None, "yes")
+    assert screen.plan().reasons == {}
+    assert screen.project().model_key() == screen.project().train_key()
+    assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
 
 
 @pytest.mark.long
@@ -127,6 +167,8 @@ def test_wells_added_to_others_vote_with_what_these_are_like(alone, tmp_path, lo
     assert store.pixel_size(alone.results / "P1/plate.zarr", "A06")[0] == 0.65
     if lost:
         alone.project().ledger_path("ingest", "P1").unlink()
+        with pytest.raises(DataError, match="what was known of its wells was lost"):
+            alone.run()
         alone.run()
     assert alone.plan().reasons == {}
     assert_same(alone, alone.from_scratch(tmp_path / "scratch"))

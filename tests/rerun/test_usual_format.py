@@ -47,7 +47,7 @@ def test_wells_are_judged_anew_where_other_images_turn_the_plates_format(screen,
     def run():
         if plate == "P1":
             with pytest.raises(
-                DataError, match="which no plan could know: give the same command again"
+                DataError, match="which this run did not know: give the same command again"
             ):
                 screen.run()
         screen.run()
@@ -137,7 +137,7 @@ def test_a_job_tried_again_does_not_hide_that_training_wells_are_judged_otherwis
     def job(stage):
         jobs.run(screen.project(), stage, "P1", keys["P1", stage], 1)
 
-    with pytest.raises(DataError, match="which no plan could know: give the same command again"):
+    with pytest.raises(DataError, match="which this run did not know: give the same command again"):
         job("ingest")
     for stage in ("ingest", "segment", "features"):  # by --retries, or put back into a queue
         with pytest.raises(UserError, match="wells came out otherwise than it knew"):

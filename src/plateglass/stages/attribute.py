@@ -168,4 +168,3 @@ def remove(job: Job, wells: list[str]) -> None:
     for well in wells:
         store.remove_well(job.plate_dir / "attribution.zarr", well)
         job.part("attribute", well).unlink(missing_ok=True)
-    store.remove_empty_rows(job.plate_dir / "attribution.zarr")

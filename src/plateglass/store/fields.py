@@ -56,6 +56,14 @@ def write_plate(
     metadata.write_group(root, {"ome": ome, "plateglass": own})
 
 
+def write_groups(root: Path) -> None:
+    """Write the metadata of a store that is no plate: its own and its rows', which lose the empty ones."""
+    remove_empty_rows(root)
+    if root.exists():
+        for group in (root, *(row for row in root.glob("[!.]*") if row.is_dir())):
+            metadata.write_group(group, {})
+
+
 def write_well(root: Path, well: str, sites: Iterable[int]) -> None:
     """Write a well's metadata once its fields are there, and drop fields beyond them.
 

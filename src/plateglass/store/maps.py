@@ -18,8 +18,8 @@ def write_maps(root: Path, well: str, found: dict[str, np.ndarray], note: dict) 
     """Write a well's explained cells in place of what was there; returns the files left.
 
     found: `site`, `cell`, `y`, `x` (n,) and maps (n, y, x) by name; a well without cells leaves
-    nothing. The row's and the root's own are among the files returned. note: what is kept under
-    `plateglass` in the well's group.
+    nothing. note: what is kept under `plateglass` in the well's group. For the root's and the rows'
+    own metadata see `write_groups`.
     """
     root, folder = Path(root), well_dir(root, well)
     metadata.write_group(root, {})
@@ -34,8 +34,7 @@ def write_maps(root: Path, well: str, found: dict[str, np.ndarray], note: dict) 
         arrays.write(fresh / name, values, "n" if name in IDENTIFIERS else "nyx")
     metadata.write_group(fresh, {"plateglass": note})
     _place(fresh, folder)
-    groups = [place / "zarr.json" for place in (root, folder.parent)]
-    return groups + sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def read_maps(root: Path, well: str, name: str, at: int | None = None) -> np.ndarray:

@@ -33,7 +33,7 @@ def write_group(folder: Path, attributes: dict, block: int = 1) -> None:
     text = text.ljust(-(-len(text) // block) * block - 1) + "\n"
     path = folder / "zarr.json"
     folder.mkdir(parents=True, exist_ok=True)
-    if path.exists() and path.read_text() == text:
+    if path.exists() and path.read_bytes() == text.encode():
         return
     fresh = folder / f".zarr.json-{os.getpid()}"
     fresh.write_text(text)
