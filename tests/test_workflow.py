@@ -203,6 +203,7 @@ def test_a_job_that_fails_is_told_once_and_the_other_plate_finishes(finished, tm
     assert not [pair for pair in screen.plan().reasons if pair[0] == "P1"]
 
 
+@pytest.mark.long
 def test_a_retry_does_not_hide_that_more_is_to_do(finished, tmp_path):
     """An image changed unseen, and its result was lost: what is made of it is in no plan."""
     screen = finished.copy(tmp_path / "screen")

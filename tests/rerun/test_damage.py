@@ -285,8 +285,12 @@ def test_a_ledger_that_names_another_well_costs_that_line(screen, finished, name
     ("path", "wanted"),
     [
         ("plate.zarr/A/zarr.json", []),
-        ("plate.zarr/A/1/0/labels/zarr.json", [("P2", "segment", "A01")]),
-        ("attribution.zarr/B/zarr.json", []),
+        pytest.param(
+            "plate.zarr/A/1/0/labels/zarr.json",
+            [("P2", "segment", "A01")],
+            marks=pytest.mark.long,
+        ),
+        pytest.param("attribution.zarr/B/zarr.json", [], marks=pytest.mark.long),
     ],
 )
 def test_lost_metadata_of_rows_and_labels_is_found_by_verify(screen, finished, path, wanted):
@@ -297,6 +301,7 @@ def test_lost_metadata_of_rows_and_labels_is_found_by_verify(screen, finished, p
     assert_same(screen, finished)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("byte", [b" ", b"\xff"])
 @pytest.mark.parametrize("group", ["plate.zarr", "plate.zarr/B", "attribution.zarr"])
 def test_metadata_of_a_plate_that_are_no_json_are_found_by_verify(screen, finished, group, byte):

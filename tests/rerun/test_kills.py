@@ -84,13 +84,13 @@ def finish(screen, finished):
 
 
 def undo(screen, plate, stages):
-    """As if these stages had never run."""
+    """As if these stages had never run; those after them are asked for again, and will look."""
     state = screen.results / ".plateglass"
     for stage in stages:
         shutil.rmtree(state / "parts" / plate / stage)
         (state / f"ledger/{plate}.{stage}.jsonl").unlink()
-        for marker in state.glob(f"done/{plate}.{stage}.*"):
-            marker.unlink()
+    for marker in state.glob(f"done/{plate}.*"):
+        marker.unlink()
 
 
 def seeded():

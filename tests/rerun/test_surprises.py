@@ -74,6 +74,7 @@ def test_the_screens_tables_made_meanwhile_are_made_again(screen, tmp_path):
     assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
 
 
+@pytest.mark.long
 def test_what_was_planned_before_is_refused_also_to_a_job_that_is_tried_again(screen, tmp_path):
     replace_unseen(screen, "P2", "B01")
     (screen.results / ".plateglass/parts/P2/ingest/B01.arrow").unlink()
