@@ -34,11 +34,11 @@ def then(happens, monkeypatch):
     record, before, after = jobs._record, [], []
 
     def note(job, ledger, parts, result, **facts):
-        surprise = record(job, ledger, parts, result, **facts)
+        noted = record(job, ledger, parts, result, **facts)
         (before if len(before) < ENDED_AFTER else after).append(result.well)
         if len(before) == ENDED_AFTER and not after:
             happens()
-        return surprise
+        return noted
 
     monkeypatch.setattr(jobs, "_record", note)
     return after

@@ -109,10 +109,10 @@ def test_an_image_gone_since_it_was_listed_ends_it(plate, tmp_path):
 
 
 class Judged:
-    """A plate of which ingest judges what was found, and notes it."""
+    """A plate of which ingest judges what was found."""
 
     def __init__(self, plate, folder):
-        self.listed, self.folder, self.own = plate, folder, OWN
+        self.listed, self.own = plate, OWN
         self.wells = dict.fromkeys(names(5), "signature")
         self.ledger = Ledger(folder / "ledger.jsonl")
 
@@ -126,13 +126,11 @@ class Judged:
 
     def judge(self, *kept):
         config = SimpleNamespace(ingest=SimpleNamespace(pixel_size_um=None))
-        project = SimpleNamespace(state=self.folder, own=lambda stage: self.own, config=config)
+        project = SimpleNamespace(own=lambda stage: self.own, config=config)
         for well in kept:
             self.listing.drop(well)
         raw = Raw(self.wells, listing=self.listing, kept=frozenset(kept))
-        usual, turned = formats.judge(project, "P1", raw, self.ledger)
-        formats.note(project, "P1", usual)
-        return usual, turned
+        return formats.judge(project, raw, self.ledger)
 
     def note_results(self, usual, like=None, **facts):
         """Lines of wells that were judged by ``usual``; ``like``: what their own images are like."""
@@ -150,17 +148,19 @@ def judged(plate, tmp_path):
 
 def test_results_vote_and_no_image_of_theirs_is_opened(judged):
     judged.images(SMALL)
-    assert judged.judge() == (Format(SMALL, "uint16", 1), False)
+    assert judged.judge() == Format(SMALL, "uint16", 1)
     judged.note_results(Format(SMALL, "uint16", 1))
     judged.images(LARGE)  # of the same size and time: the documented blind spot
-    assert judged.judge() == (Format(SMALL, "uint16", 1), False)
+    assert judged.judge() == Format(SMALL, "uint16", 1)
+    judged.own = OWN | {"params": "others"}  # by which each image is read again
+    assert judged.judge() == Format(LARGE, "uint16", 1)
 
 
 def test_wells_vote_by_what_they_are_like_not_by_what_they_were_judged_by(judged):
     small = Format(SMALL, "uint16", 1)
     judged.images(SMALL)
     judged.note_results(replace(small, pixel_size_um=0.65), like=small)  # others told a size
-    assert judged.judge() == (small, True)
+    assert judged.judge() == small
 
 
 @pytest.mark.parametrize("words", [None, "8 × 8 uint16"])
@@ -170,61 +170,18 @@ def test_a_result_that_does_not_tell_what_it_is_like_has_its_image_asked(judged,
         for entry in judged.ledger.values():
             del entry["like"]
     judged.images(LARGE)
-    assert judged.judge()[0] == Format(LARGE, "uint16", 1)
+    assert judged.judge() == Format(LARGE, "uint16", 1)
 
 
-def test_a_turn_is_counted_once_though_the_job_was_killed(judged):
+def test_images_that_changed_vote_as_they_are_now(judged):
     judged.images(SMALL)
-    judged.judge()
     judged.note_results(Format(SMALL, "uint16", 1))
     judged.images(LARGE, ["A01", "A02", "A03"])
-    assert judged.judge() == (Format(LARGE, "uint16", 1), True)
-    assert judged.judge() == (Format(LARGE, "uint16", 1), False)  # before it noted a result
-    judged.wells = dict.fromkeys(judged.wells, "signature")
-    judged.images(SMALL)  # put back: nothing was judged by the other
-    assert judged.judge() == (Format(SMALL, "uint16", 1), False)
-
-
-@pytest.mark.parametrize("lost", ["the note", "the ledger", "both"])
-def test_a_turn_is_seen_by_the_note_or_by_the_ledger(judged, lost):
-    judged.images(SMALL)
-    judged.judge()
-    judged.note_results(Format(SMALL, "uint16", 1))
-    if lost != "the ledger":
-        (judged.folder / "formats/P1.json").write_text('{"usual": ')
-    if lost != "the note":
-        judged.ledger.clear()
-    judged.images(LARGE, ["A01", "A02", "A03"])
-    assert judged.judge()[1] == (lost != "both")
+    assert judged.judge() == Format(LARGE, "uint16", 1)
 
 
 def test_wells_kept_without_images_vote_by_what_was_made_of_them(judged):
     judged.images(SMALL)
-    judged.judge()
     judged.note_results(Format(SMALL, "uint16", 1))
-    (judged.folder / "formats/P1.json").unlink()
     judged.images(LARGE, ["A01", "A02"])
-    assert judged.judge("A03", "A04", "A05") == (Format(SMALL, "uint16", 1), False)
-
-
-def test_other_settings_turn_nothing_and_ask_anew(judged):
-    """Of them the plan knows."""
-    judged.images(SMALL)
-    judged.judge()
-    judged.note_results(Format(SMALL, "uint16", 1))
-    judged.images(LARGE)
-    judged.own = OWN | {"params": "others"}
-    assert judged.judge() == (Format(LARGE, "uint16", 1), False)
-
-
-def test_back_from_other_settings_a_turn_is_seen(judged):
-    """Networks may have been trained before the detour, and no line of the ledger tells of then."""
-    judged.images(SMALL)
-    judged.judge()
-    judged.note_results(Format(SMALL, "uint16", 1))
-    judged.images(LARGE, ["A01", "A02", "A03"])
-    judged.own = OWN | {"params": "others"}
-    judged.judge()
-    judged.note_results(Format(LARGE, "uint16", 1))
-    judged.own = OWN
-    assert judged.judge() == (Format(LARGE, "uint16", 1), True)
+    assert judged.judge("A03", "A04", "A05") == Format(SMALL, "uint16", 1)

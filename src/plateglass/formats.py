@@ -1,22 +1,19 @@
 """The usual format of a plate's images: by it ingest tells a file that does not belong to them.
 
 It is what most of some wells' images are like. A plan, which opens no image, cannot know it, and a well
-that did not change may be judged otherwise once it has turned: so jobs note it.
+that did not change may be judged otherwise once it has turned.
 """
 
 import contextlib
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plateglass.errors import DataError
-from plateglass.files import write_atomically
 from plateglass.layouts import Format, Listing
-from plateglass.ledger import Ledger, fingerprint
+from plateglass.ledger import Ledger
 
 if TYPE_CHECKING:
     from plateglass.project import Project
@@ -25,45 +22,13 @@ if TYPE_CHECKING:
 SAMPLED = 25  # wells of which one image is looked at
 
 
-def judge(project: "Project", plate: str, found: "Raw", ledger: Ledger) -> tuple[Format, bool]:
-    """The usual format of what was ``found`` of a plate; and whether it turned.
-
-    It turned where jobs with the same settings judged by another one before. SetupError as `ask`.
-    """
-    own = project.own("ingest")
-    usual = usual_format(ask(found.listing, found.wells, _known(own, found, ledger)))
+def judge(project: "Project", found: "Raw", ledger: Ledger) -> Format:
+    """The usual format of what was ``found`` of a plate. SetupError as `ask`."""
+    known = _known(project.own("ingest"), found, ledger)
+    usual = usual_format(ask(found.listing, found.wells, known))
     if project.config.ingest.pixel_size_um or found.listing.pixel_size_um:
         usual = replace(usual, pixel_size_um=None)  # no matter what headers say
-    parts = [entry["parts"] for entry in ledger.values()]
-    before = {made["usual"] for made in parts if "usual" in made and own.items() <= made.items()}
-    noted = _noted(project.state, plate)
-    told = noted.get(fingerprint(own))
-    if told is not None and not before:  # the ledger is lost, or of other settings by now
-        before = {told}
-    if not before and parts and not noted:  # of other settings, and the note is lost
-        return usual, True
-    return usual, told != str(usual) and bool(before - {str(usual)})
-
-
-def note(project: "Project", plate: str, usual: Format) -> None:
-    """Remember by which format a plate's images are judged, with these settings."""
-    noted, key = _noted(project.state, plate), fingerprint(project.own("ingest"))
-    if noted.get(key) != str(usual):
-        noted[key] = str(usual)
-        write_atomically(_path(project.state, plate), json.dumps(noted))
-
-
-def _path(state: Path, plate: str) -> Path:
-    return state / "formats" / f"{plate}.json"
-
-
-def _noted(state: Path, plate: str) -> dict[str, str]:
-    """Key of ingest's own → the usual format in words; nothing where the note is lost or torn."""
-    try:
-        noted = json.loads(_path(state, plate).read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return noted if isinstance(noted, dict) else {}
+    return usual
 
 
 def ask(found: Listing, wells: Collection[str], known: dict[str, Format]) -> dict[str, Format]:

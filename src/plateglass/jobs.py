@@ -1,29 +1,35 @@
 """Run one stage of one plate: what the ledger says is to do, and nothing else.
 
-Order of events, each of which may be the last before a kill: a note says that the job has begun, other
-keys' markers go, wells are added to the ledger as they finish, the marker comes, the note goes. Where a
-job finds the note of one before it, files are compared byte by byte with what the ledger says of them.
+Order of events, each of which may be the last before a kill: a note says that the job has begun, its
+marker of before goes, wells are added to the ledger as they finish, the new marker comes, the note goes.
+Where a job finds the note of one before it, files are compared byte by byte with what the ledger says.
 """
 
 import importlib
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from plateglass import formats, lock, markers, store, surprises
+from plateglass import formats, keys, lock, markers, store
+from plateglass.contents import Contents
 from plateglass.errors import DamageError, DataError, UserError
 from plateglass.files import digest, write_atomically
+from plateglass.keys import Key
 from plateglass.layouts import Format
-from plateglass.ledger import DAMAGED, WHOLE, Ledger, fingerprint, todo
-from plateglass.plan import PLATE_TABLES, ingest_key
+from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
+from plateglass.plan import PLATE_TABLES
 from plateglass.project import UNITS_WELLS, Project
-from plateglass.raw import Raw, scan, unreadable
+from plateglass.raw import Raw, listed, scan, unreadable
 from plateglass.reasons import some
 from plateglass.stages import SCREEN, STAGES
 from plateglass.wells import Job, Result, begin_imports, peak_mb, peak_worker_mb
+
+AGAIN = "give the same command again"
+Said = tuple[dict[str, Any], list[Path]]  # what a marker is to say, and the files to vouch for
 
 
 def run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
@@ -35,15 +41,17 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
         Something the user can mend; finished wells stay in the ledger.
     """
     with lock.held(project.state / "locks" / plate):
-        _run(project, stage, plate, key, threads)
+        try:
+            _run(project, stage, plate, key, threads)
+        except DamageError as error:
+            _doubt(project, error.path)
+            raise
 
 
 def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
-    if stage in STAGES and not key.partition(".")[0].endswith(project.basis(stage, plate)):
-        raise UserError(
-            f"{plate} {stage}: the settings or a platemap changed after this run was planned, or wells "
-            "came out otherwise than it knew; nothing was computed, give the same command again"
-        )
+    asked, contents = Key.read(key), Contents(project)
+    if stage in STAGES:
+        _check_asked(asked, contents, stage, plate)
     for name in project.training_plates() if stage == "train" else [plate]:
         _keep_platemap(project, name)
     begun = markers.begun(project, plate, stage)
@@ -68,19 +76,39 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
             from plateglass.layouts.demo import render
 
             render(project.plate(plate))
-            left = []
+            said, left = {}, []
         elif STAGES[stage].wells:
-            left = _wells(project, job, doubted)
+            said, left = _wells(job, asked, contents, doubted)
         else:
-            left = _whole(project, job, doubted)
-    except DamageError as error:
-        _doubt(project, error.path)
-        raise
+            said, left = _whole(job, asked, contents, doubted)
     finally:
         (job.state / "progress" / f"{plate}.{stage}").unlink(missing_ok=True)
     _note_cost(job, time.monotonic() - start)
-    markers.write(project, plate, stage, key, left)
+    markers.write(project, plate, stage, key, left, **said)
     begun.unlink()
+
+
+def _check_asked(asked: Key, contents: Contents, stage: str, plate: str) -> None:
+    """What the job is to be made from is what its plan knew.
+
+    Raises
+    ------
+    UserError
+        Settings or platemaps are others.
+    DamageError
+        A ledger in front, whose stage did not run since, tells otherwise than its marker.
+    """
+    project = contents.project
+    if asked.basis != keys.short(project.basis(stage, plate)):
+        raise UserError(
+            f"{plate} {stage}: the settings or a platemap changed after this run was planned; "
+            f"nothing was computed, {AGAIN}"
+        )
+    if stage == "ingest" or asked.before == keys.ANY:  # ingest holds its listing against it
+        return
+    if asked.before != keys.short(contents.before(stage, plate)):
+        path = project.ledger_path(STAGES[stage].after, plate)
+        raise DamageError(path, "it, or that of a stage before, does not tell what its job left")
 
 
 def _keep_platemap(project: Project, plate: str) -> None:
@@ -108,7 +136,8 @@ def _doubt(project: Project, damaged_file: Path) -> None:
     if place[:2] == (project.state.name, "train"):  # what networks learn from; collected again
         shutil.rmtree(project.state / "train", ignore_errors=True)
         return
-    plate = place[2] if place[0] == project.state.name else place[0]
+    plate = place[2].partition(".")[0] if place[0] == project.state.name else place[0]
+    (project.state / "begun").mkdir(exist_ok=True)
     for stage in STAGES:
         if any((project.state / "done").glob(f"{plate}.{stage}.*")):
             markers.begun(project, plate, stage).touch()
@@ -132,32 +161,30 @@ def _note_cost(job: Job, seconds: float) -> None:
         file.write(json.dumps(cost) + "\n")
 
 
-def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
-    """A stage that works by the well. Returns what its marker vouches for.
+def _wells(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
+    """A stage that works by the well.
 
     ``doubted``: a job that was cut off may have left a well half rewritten whose line tells of before.
     """
-    stage, plate = job.stage, job.plate
+    project, stage, plate = job.project, job.stage, job.plate
     ledger = project.ledger(stage, plate)
-    found, usual, unplanned = Raw({}), None, []
+    before = {well: _told(entry) for well, entry in ledger.items()}
+    found, usual = Raw({}), None
     if stage == "ingest":
-        found, usual, unplanned = _look(project, job, ledger)
-        if not ledger.path.exists() and markers.remove_later(project, plate, stage):
-            _surprise(job)
-            unplanned.append("what was known of its wells was lost")
+        found, usual = _look(project, plate, ledger)
     wants = project.wants(stage, plate, found.wells, usual and str(usual))
     if stage == "features":
         _freeze_units(project, plate)
     root = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}.get(stage)
-    # a job may have been killed before it noted what it stored
-    stored = set(store.wells(root)) if doubted and root else set()
+    # also what a killed job did not note any more, or of which the note is lost
+    stored = set(store.wells(root)) if root else set()
+    left = job.wells_with_part(stage)
     lost = markers.damaged(ledger, job.plate_dir, doubted) | (stored & ledger.quarantined())
     reasons = todo(ledger, wants, lost)
     gone = sorted(well for well, reason in reasons.items() if reason == "removed")
     if stage == "ingest":
-        _check_raw(project, job, found, reasons, gone)
-        _take_back_planned(job, {well for well, why in reasons.items() if why != DAMAGED})
-    gone = sorted({*gone, *(stored - wants.keys())})
+        _check_raw(plate, asked, found, reasons, gone)
+    gone = sorted({*gone, *((stored | left) - wants.keys())})
     wells = sorted(reasons.keys() - set(gone))
     print(f"{plate} {stage}: {len(wells)} of {len(wants)} wells to do, {len(gone)} to take out")
     if wells or gone or stage == "ingest":  # ingest: channels may have other colours
@@ -170,76 +197,96 @@ def _wells(project: Project, job: Job, doubted: bool) -> list[Path]:
         known = {w: e["key"] for w, e in ledger.computed().items() if w not in lost}
         job = replace(job, known=known)
         job.progress(0, len(wells))
-        quarantined, others = 0, []
+        quarantined = 0
         given = {"found": found.listing, "usual": usual} if stage == "ingest" else {}
         for count, result in enumerate(module.run(job, wells, **given) if wells else (), 1):
-            well = result.well
-            facts = {"images": found.there[well]} if stage == "ingest" else {}
-            _record(job, ledger, wants[well], result, others=others, **facts)
+            facts = {"images": found.there[result.well]} if stage == "ingest" else {}
+            _record(job, ledger, wants[result.well], result, **facts)
             quarantined += result.quarantine is not None
             job.progress(count, len(wells))
         if quarantined:
             print(f"{plate} {stage}: {quarantined} well(s) quarantined, see the report")
-        if others:
-            unplanned.append(
-                f"{some(others)} came out otherwise than before, of what seemed the same"
-            )
         if hasattr(module, "finish"):
             module.finish(job)
         ledger.compact()
-    if stage == "ingest" and not _is_planned(project, job, found):
+    if stage == "ingest" and not _is_planned(asked, found):
         raise DataError(
             f"plate {plate}: its files changed after this run was planned; what is there now was "
-            "ingested, give the same command again for the rest"
+            f"ingested, {AGAIN} for the rest"
         )
-    if unplanned:
-        raise DataError(
-            f"plate {plate}: {'; '.join(unplanned)}, which this run did not know: give the same command "
-            "again for what is made of them"
-        )
+    others = sorted(
+        well for well, told in before.items() if well in ledger and told != _told(ledger[well])
+    )
+    _expect(contents, stage, plate, asked, ledger.output(), others)
     if stage == "attribute":
         store.write_groups(root)
     groups = [root, *root.glob("[!.]*")] if root else []
-    return [path for group in groups if (path := group / "zarr.json").exists()]
+    files = [path for group in groups if (path := group / "zarr.json").exists()]
+    inputs = contents.inputs(stage, plate, listed(found.wells))
+    return {"inputs": inputs, "output": ledger.output()}, files
 
 
-def _look(project: Project, job: Job, ledger: Ledger) -> tuple[Raw, Format | None, list[str]]:
-    """What lies in a plate's folder, what images are like there, and what of that no plan could know.
+def _told(entry: dict[str, Any]) -> list[Any]:
+    """What of a ledger's line tells how a well came out."""
+    return [entry.get(name) for name in ("key", "quarantine", "left_out")]
+
+
+def _expect(
+    contents: Contents,
+    stage: str,
+    plate: str,
+    asked: Key,
+    output: str | None,
+    others: Sequence[str] = (),
+) -> None:
+    """DataError where something came out that its plan ruled out: what follows was not asked for.
+
+    ``others`` are the wells that came out otherwise than before, as far as this job knows. No marker is
+    written, so the next plan has all that follows looked at.
+    """
+    if asked.output not in (keys.ANY, keys.short(output)):
+        what = some(others) or "wells"
+        raise DataError(
+            f"{plate} {stage}: {what} came out otherwise than before, of what seemed the same, which this "
+            f"run did not know: {AGAIN} for what is made of them"
+        )
+    if asked.model == keys.ANY or asked.model != keys.short(contents.output("train", SCREEN)):
+        return  # networks are to be others, or are by now
+    learnt = contents.learnt.get(plate, {}).get(stage)
+    if learnt not in (None, contents.project.taught(stage, plate)):
+        raise DataError(
+            f"{plate} {stage}: training wells came out otherwise than before, which this run did not know: "
+            f"{AGAIN} for what is made of them"
+        )
+
+
+def _look(project: Project, plate: str, ledger: Ledger) -> tuple[Raw, Format | None]:
+    """What lies in a plate's folder, and what images are like there.
 
     No format where nothing could be listed, and the wells are told as they were.
     """
-    plate = job.plate
-    found, usual, unplanned = scan(project, plate), None, []
+    found = scan(project, plate)
     if found.doubt:
         raise DataError(found.doubt)
-    if found.listing is not None:
-        usual, turned = formats.judge(project, plate, found, ledger)
-        seen = {well: entry["parts"]["in"] for well, entry in ledger.items()}
-        # files changed, so that all of the plate's stages were asked for
-        planned = bool(seen) and seen != found.wells and not _teaches(job)
-        if turned and planned:
-            surprises.note(project.state, plate, for_networks=True)
-        elif turned:
-            _surprise(job)
-            unplanned.append(f"most wells that were looked at have images of {usual} now")
-        formats.note(project, plate, usual)
-    return found, usual, unplanned
+    if found.listing is None:
+        return found, None
+    return found, formats.judge(project, found, ledger)
 
 
-def _is_planned(project: Project, job: Job, found: Raw) -> bool:
+def _is_planned(asked: Key, found: Raw) -> bool:
     """Whether what lies in the plate's folder is what the plan saw there."""
-    return job.key.startswith(ingest_key(project, job.plate, found.wells))
+    return asked.before == keys.short(listed(found.wells))
 
 
 def _check_raw(
-    project: Project, job: Job, found: Raw, reasons: dict[str, str], gone: list[str]
+    plate: str, asked: Key, found: Raw, reasons: dict[str, str], gone: list[str]
 ) -> None:
     """DataError where wells were kept that must be read, or are gone that the plan still saw."""
-    if why := unreadable(job.plate, found, reasons):
+    if why := unreadable(plate, found, reasons):
         raise DataError(why)
-    if gone and not _is_planned(project, job, found):
+    if gone and not _is_planned(asked, found):
         raise DataError(
-            f"plate {job.plate}: its files changed after this run was planned, {some(gone)} are gone: "
+            f"plate {plate}: its files changed after this run was planned, {some(gone)} are gone: "
             "nothing was touched. Give the same command again if that is meant"
         )
 
@@ -256,20 +303,14 @@ def _freeze_units(project: Project, plate: str) -> None:
             write_atomically(path, json.dumps({"wells": chosen}))
 
 
-def _record(
-    job: Job, ledger: Ledger, parts: dict, result: Result, others: list[str], **facts: Any
-) -> None:
-    """One line of the ledger, and one of the log.
-
-    A well that was made of what seems the same as before, and came out otherwise, is added to
-    ``others``; the first of them is a surprise.
-    """
+def _record(job: Job, ledger: Ledger, made_of: dict, result: Result, **facts: Any) -> None:
+    """One line of the ledger, and one of the log."""
     result.sign(job.plate_dir)
-    line = {"parts": parts, "key": None, "files": result.stored or {}, **result.facts, **facts}
+    line = {"parts": made_of, "key": None, "files": result.stored or {}, **result.facts, **facts}
     if result.quarantine is None:
-        made_from = parts
+        made_from = made_of
         if result.content is not None:  # which tells what became of the well, whatever judged it
-            made_from = {k: v for k, v in parts.items() if k != "usual"} | {"in": result.content}
+            made_from = {k: v for k, v in made_of.items() if k != "usual"} | {"in": result.content}
         line["key"] = fingerprint(job.stage, made_from)
         how = "unchanged" if job.known.get(result.well) == line["key"] else "done"
         print(f"{result.well} {how} {json.dumps(result.counts)}")
@@ -278,75 +319,51 @@ def _record(
         print(f"{result.well} quarantined: {result.quarantine}")
     if result.left_out:
         line["left_out"] = list(result.left_out)
-    before, told = ledger.get(result.well), ("key", "quarantine", "left_out")
-    as_before = before is None or all(before.get(k) == line.get(k) for k in told)
-    if not as_before and before["parts"] == parts:
-        if not others:
-            _surprise(job)
-        others.append(result.well)
     ledger.add(result.well, **line)
 
 
-def _surprise(job: Job) -> None:
-    """No plan could know it: what was planned is refused, and what is made of the plate is looked at."""
-    surprises.note(job.state, job.plate)
-    _take_back(job, _teaches(job))  # should the note be lost
-
-
-def _take_back_planned(job: Job, changed: set[str]) -> None:
-    """What is made of wells to be ingested for another reason than damage: it is asked for by now.
-
-    Else, where settings or images are put back half-way, it would stand by its old key, and nobody would
-    see that an image is another, or judged otherwise.
-    """
-    project, plate = job.project, job.plate
-    units = project.units_wells(plate, project.ledger("ingest", plate))
-    if changed:
-        _take_back(job, _teaches(job) and bool(changed & {*units, *project.classed(plate)}))
-
-
-def _take_back(job: Job, networks: bool) -> None:
-    """What comes after the stage is done no more: of the plate, of the screen, of networks too."""
-    markers.remove_later(job.project, job.plate, job.stage)
-    markers.remove_later(job.project, *(("*", "segment") if networks else (SCREEN, "train")))
-
-
-def _teaches(job: Job) -> bool:
-    return job.project.trains and job.plate in job.project.training_plates()
-
-
-def _whole(project: Project, job: Job, doubted: bool) -> list[Path]:
-    """A stage of a whole plate or of the screen. Returns the files its marker vouches for."""
+def _whole(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
+    """A stage of a whole plate or of the screen."""
+    project, stage, plate = job.project, job.stage, job.plate
     names = _names_of_whole(job)
-    if job.plate == SCREEN and job.stage != "train":
+    if plate == SCREEN and stage != "train":
         _put_back_tables(project)
-    ledger, key = project.ledger(job.stage, job.plate), project.whole_key(job.stage, job.plate)
-    if ledger.get(WHOLE, {}).get("key") == key and not markers.damaged(
-        ledger, job.plate_dir, doubted
-    ):
-        print(f"{job.plate} {job.stage}: made of what it would be made of now")
+    if stage == "train":
+        for name in project.training_plates():
+            _freeze_units(project, name)
+    ledger, more = project.ledger(stage, plate), {}
+    if stage == "train":
+        taught = {name: contents.taught(name, anew=True) for name in project.training_plates()}
+        key, more = contents.key_of_taught(taught), {"taught": taught}
+    else:
+        key = contents.inputs(stage, plate)
+    _expect(contents, stage, plate, asked, key)
+    if ledger.output() == key and not markers.damaged(ledger, job.plate_dir, doubted):
+        print(f"{plate} {stage}: made of what it would be made of now")
+        if ledger[WHOLE].get("taught") != more.get("taught"):
+            ledger.add(WHOLE, **ledger[WHOLE] | more)
+            ledger.compact()
     else:
         job.plate_dir.mkdir(parents=True, exist_ok=True)
-        module = importlib.import_module(f"plateglass.stages.{job.stage}")
-        if job.stage == "train":
-            for plate in project.training_plates():
-                _freeze_units(project, plate)
+        module = importlib.import_module(f"plateglass.stages.{stage}")
+        if stage == "train":
             learnt = module.learn(replace(job, model=key))  # meanwhile the old networks stand
         ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
-        if job.stage == "train":
+        if stage == "train":
             module.write(replace(job, model=key), learnt)
         else:
-            (module.run_screen if job.plate == SCREEN else module.run_plate)(job)
-        ledger.add(WHOLE, key=key, files={name: digest(job.plate_dir / name) for name in names})
+            (module.run_screen if plate == SCREEN else module.run_plate)(job)
+        files = {name: digest(job.plate_dir / name) for name in names}
+        ledger.add(WHOLE, key=key, files=files, **more)
         ledger.compact()
-    if job.stage != "train":
-        tables = job.state / "tables" / job.plate
+    if stage != "train":
+        tables = job.state / "tables" / plate
         tables.mkdir(parents=True, exist_ok=True)
         for name in names:
             keep(job.plate_dir / name, tables / name)
-    if job.stage == "report" and job.plate == SCREEN:
+    if stage == "report" and plate == SCREEN:
         hold_to_strict(project)
-    return [job.plate_dir / name for name in names]
+    return {"inputs": key, "output": key}, [job.plate_dir / name for name in names]
 
 
 def _names_of_whole(job: Job) -> list[str]:

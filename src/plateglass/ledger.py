@@ -70,6 +70,16 @@ class Ledger(dict[str, dict[str, Any]]):
         """The wells that have none."""
         return self.keys() - self.computed().keys()
 
+    def output(self) -> str | None:
+        """Digest of what came out, as the stages after see it; None where nothing did."""
+        if WHOLE in self:
+            return self[WHOLE]["key"]
+        told = {
+            well: [entry["key"], entry.get("quarantine"), entry.get("left_out")]
+            for well, entry in self.items()
+        }
+        return fingerprint(told) if told else None
+
     def _take(self, entry: dict[str, Any]) -> None:
         well = entry.pop("well")
         if entry.get("gone"):

@@ -1,25 +1,70 @@
-"""Markers: files that say, by their names, what is done, and hold what their jobs vouch for.
+"""Markers: files that say what is done, of what it was made, and what their jobs vouch for.
 
-``done/<plate>.<stage>.<key>.<repairs>`` is there once a job has ended; the key holds all that its
-results depend on. Whoever asks whether they are still there finds out here.
+``done/<plate>.<stage>.<key>`` is there once a job has ended; see `keys` for its name.
+Whoever asks whether what it vouches for is still there finds out here.
 """
 
 import hashlib
 import json
 import os
-from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from plateglass.files import digest, write_atomically
+from plateglass.keys import Key
 from plateglass.ledger import Ledger
 from plateglass.project import Project
 from plateglass.stages import STAGES
 
 
-def path(project: Project, plate: str, stage: str, key: str) -> Path:
-    """Path of the marker that says: done, for exactly this key."""
-    return project.state / "done" / f"{plate}.{stage}.{key}"
+@dataclass(frozen=True)
+class Marker:
+    """One that stands. What it says is read when first asked for; a torn one says nothing."""
+
+    path: str
+    key: Key
+
+    @cached_property
+    def said(self) -> dict[str, Any]:
+        try:
+            with open(self.path, "rb") as file:  # noqa: PTH123
+                said = json.loads(file.read())
+        except (OSError, ValueError):
+            return {}
+        return said if isinstance(said, dict) else {}
+
+    @property
+    def inputs(self) -> str | None:
+        """Digest of all that the job's result was made from."""
+        return self.said.get("inputs")
+
+    @property
+    def output(self) -> str | None:
+        """Digest of what came out."""
+        return self.said.get("output")
+
+
+def known(state: Path) -> dict[tuple[str, str], Marker]:
+    """(plate, stage) → its marker; the latest, where a node's old listing of a share left another.
+
+    For plans alone: to a job on another node a listing may tell of a minute ago.
+    """
+    found: dict[tuple[str, str], Marker] = {}
+    folder = f"{state}/done"
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        names = []
+    for name in names:
+        plate, _, rest = name.partition(".")
+        stage, _, text = rest.partition(".")
+        key, other = Key.read(text), found.get((plate, stage))
+        # another text is that of a refused plate
+        if str(key) == text and (other is None or other.key.count < key.count):
+            found[plate, stage] = Marker(f"{folder}/{name}", key)
+    return found
 
 
 def begun(project: Project, plate: str, stage: str) -> Path:
@@ -27,24 +72,26 @@ def begun(project: Project, plate: str, stage: str) -> Path:
     return project.state / "begun" / f"{plate}.{stage}"
 
 
-def write(project: Project, plate: str, stage: str, key: str, left: list[Path]) -> None:
-    """Say that a job is done, and vouch for the files that it ``left``."""
+def write(
+    project: Project,
+    plate: str,
+    stage: str,
+    key: str,
+    left: list[Path],
+    **more: Any,
+) -> None:
+    """Say that a job is done, and vouch for the files that it ``left``; ``more``: see `Marker`."""
     results = project.config.results
-    vouches: dict[str, Any] = {
-        "files": {str(file.relative_to(results)): file.stat().st_size for file in left}
+    said: dict[str, Any] = {
+        **more,
+        "files": {str(file.relative_to(results)): file.stat().st_size for file in left},
     }
     if stage in STAGES:
         # so that a plan can name what changed since
-        vouches |= {"code": STAGES[stage].version, "settings": project.settings(stage)}
-        vouches["parts"] = _parts(project, plate, stage) if STAGES[stage].wells else None
-        vouches["ledger"] = project.ledger_path(stage, plate).exists()
-    write_atomically(path(project, plate, stage, key), json.dumps(vouches))
-
-
-def read(project: Project, plate: str, stage: str, key: str) -> dict[str, Any]:
-    """What a marker vouches for (``OSError``, ``ValueError`` where it is gone or torn)."""
-    with open(f"{project.state}/done/{plate}.{stage}.{key}", "rb") as file:  # noqa: PTH123
-        return json.loads(file.read())
+        said |= {"code": STAGES[stage].version, "settings": project.settings(stage)}
+        said["parts"] = _parts(project, plate, stage) if STAGES[stage].wells else None
+        said["ledger"] = project.ledger_path(stage, plate).exists()
+    write_atomically(project.state / "done" / f"{plate}.{stage}.{key}", json.dumps(said))
 
 
 def remove(project: Project, plate: str, stage: str) -> None:
@@ -53,38 +100,16 @@ def remove(project: Project, plate: str, stage: str) -> None:
         old.unlink()
 
 
-def remove_later(project: Project, plate: str, stage: str) -> bool:
-    """Take back that what comes after a stage is done, of a plate or (``*``) all; whether any was."""
-    later = list(STAGES)[list(STAGES).index(stage) + 1 :]
-    found = [path for name in later for path in (project.state / "done").glob(f"{plate}.{name}.*")]
-    for path in found:
-        path.unlink(missing_ok=True)
-    return bool(found)
-
-
-def known(project: Project) -> dict[tuple[str, str], dict[str, int]]:
-    """(plate, stage) → the keys of its markers → how many repairs each has seen."""
-    found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-    folder = project.state / "done"
-    if folder.is_dir():
-        for name in os.listdir(folder):
-            match name.split("."):
-                case [plate, stage, key, repairs] if repairs.isdigit():
-                    found[plate, stage][key] = int(repairs)
-    return found
-
-
-def intact(project: Project, plate: str, stage: str, key: str) -> bool:
+def intact(project: Project, plate: str, stage: str, marker: Marker) -> bool:
     """Whether what the marker says the job left is still there (``run.verify`` says how close).
 
     Always: tables, reports, model files, a store's root and rows by size, parts by name, ledgers by their
     presence. ``sizes``: every file of every well too. ``full``: the bytes of all of them
     (of the zarr.json of a store's root, rows and images, that they are JSON).
     """
-    results, verify = project.config.results, project.config.run.verify
+    results, verify, said = project.config.results, project.config.run.verify, marker.said
     try:
-        left = read(project, plate, stage, key)
-        for name, size in left["files"].items():
+        for name, size in said["files"].items():
             try:
                 found = os.stat(f"{results}/{name}")
             except FileNotFoundError:  # what has a second name comes back by a thin rule
@@ -93,13 +118,13 @@ def intact(project: Project, plate: str, stage: str, key: str) -> bool:
                 return False
             if verify == "full" and name.endswith(".json") and not _is_json(f"{results}/{name}"):
                 return False
-        if left["parts"] and not _parts_are(project, plate, stage, *left["parts"]):
+        if said["parts"] and not _parts_are(project, plate, stage, *said["parts"]):
             return False
-        if left["ledger"] and not os.path.exists(  # noqa: PTH110
+        if said["ledger"] and not os.path.exists(  # noqa: PTH110
             f"{results}/.plateglass/ledger/{plate}.{stage}.jsonl"
         ):
             return False
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError, AttributeError):
         return False
     if verify == "tables" or (verify == "sizes" and not STAGES[stage].wells):
         return True

@@ -1,8 +1,10 @@
 """What is stale: made once, in Snakemake's main process, by reading alone.
 
-Each (plate, stage) has a marker whose *name* holds the key of all it depends on:
-``done/<plate>.<stage>.<key>.<repairs>``. "Must it run" is "is that file absent"; no times are
-compared. Inside a job the ledger decides by content (see jobs.py), so a marker that is asked for
+A (plate, stage) is done where its marker says that it was made of what it would be made of now (see
+`contents`), and what it left is there. Where it must run, and comes out as before, what follows stands;
+but a plan cannot know that, so all that follows is asked for, and looks.
+A job is asked for by a marker that does not exist yet: "must it run" is "is that file absent", and no
+times are compared. Inside a job the ledger decides by the well (see jobs.py), so a job that is asked for
 without need costs a look and computes nothing.
 """
 
@@ -13,32 +15,20 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
-from plateglass import markers
+from plateglass import keys, markers
+from plateglass.contents import Contents
 from plateglass.errors import PlateglassError, SetupError, UserError
+from plateglass.keys import Key
 from plateglass.ledger import WHOLE, fingerprint
 from plateglass.project import Project
-from plateglass.raw import Raw, scan, unreadable
+from plateglass.raw import Raw, listed, scan, unreadable
 from plateglass.reasons import LOST, Reasons, in_words, ranges, some
-from plateglass.stages import SCREEN, STAGES
+from plateglass.stages import SCREEN, STAGES, earlier
 
 ROOM = 1.5  # bytes of a store for a byte of raw images, generously
 SCANNERS = 8  # plates that are listed at a time, where listing them is waiting
 PLATE_TABLES = ("cells", "sites", "wells", "wells_normalized")
-
-
-def ingest_key(project: Project, plate: str, wells: dict[str, str]) -> str:
-    """Key of a plate's ingest: the signatures of its wells' files, and the settings."""
-    listed = fingerprint(sorted(wells.items()))
-    key = fingerprint("ingest", listed, project.own("ingest"), project.config.colours)
-    return on_basis(project, "ingest", plate, key)
-
-
-def on_basis(project: Project, stage: str, plate: str, key: str) -> str:
-    """The key, its end that by which the job knows its settings and platemaps again."""
-    basis = project.basis(stage, plate)
-    return key[: -len(basis)] + basis
 
 
 class Plan:
@@ -46,7 +36,7 @@ class Plan:
 
     Attributes
     ----------
-    keys : (plate, stage) → ``<key>.<repairs>``
+    keys : (plate, stage) → the end of the name of its marker, see `Key`
     reasons : (plate, stage) → {well: reason}, for those that must run
     refused : plate → why nothing of it is touched; the other plates run, the exit code is not 0
     notes : sentences for the user that stop nothing
@@ -59,6 +49,7 @@ class Plan:
 
     def __init__(self, project: Project):
         self.project = project
+        self.contents = Contents(project, by_markers=True)
         self.keys: dict[tuple[str, str], str] = {}
         self.reasons: dict[tuple[str, str], dict[str, str]] = {}
         self.refused: dict[str, str] = {}
@@ -66,9 +57,10 @@ class Plan:
         self.raw: dict[str, dict[str, str]] = {}
         self._found: dict[str, Raw] = {}
         self._listed: dict[str, tuple[dict[str, str], str]] = {}
-        self._have = markers.known(project)
+        self._changes: set[tuple[str, str]] = set()  # what may come out otherwise than before
+        self._waits = False  # networks, for a training plate that is refused
         self._scan()
-        self._why = Reasons(project, self.raw, self._have)
+        self._why = Reasons(project, self.raw, self.contents)
         self._check_model()
         self._make()
         self._note_platemaps()
@@ -118,13 +110,13 @@ class Plan:
             return
         from plateglass.layouts.demo import missing
 
-        key = fingerprint("demo", name)
         absent = missing(plate)
-        repairs = self._have[name, "demo"].get(key)
-        run = repairs is None or bool(absent)
-        self.keys[name, "demo"] = f"{key}.{0 if repairs is None else repairs + bool(absent)}"
-        if run:
+        marker = self.contents.markers.get((name, "demo"))
+        key = Key(keys.short(fingerprint("demo", name)), count=marker.key.count if marker else 0)
+        if marker is None or absent:
+            key = replace(key, count=key.count + bool(marker))
             self.reasons[name, "demo"] = {f"{len(absent)} files": "to render"}
+        self.keys[name, "demo"] = str(key)
 
     def _check_model(self) -> None:
         from plateglass.models.nuclei import check
@@ -230,44 +222,42 @@ class Plan:
                 f"results of plates that are not in the sheet stay where they are: {some(left)}"
             )
 
-    # ------------------------------------------------------------------ keys
+    # ------------------------------------------------------------------ what must run
     def _make(self) -> None:
-        project, own, raw = self.project, self.project.own, self.raw
-        train_key, retrain = None, False
+        project = self.project
         cells = {plate: self._cells(plate) for plate in project.names}
         if project.trains:
-            rows: list[Any] = []
-            for plate in project.training_plates():
-                wells = [
-                    (well, label, raw[plate].get(well))
-                    for well, label in sorted(project.classed(plate).items())
-                ]
-                units = [(w, raw[plate][w]) for w in project.units_wells(plate, raw[plate])]
-                rows.append((plate, wells, units, self._left_behind(plate)))
-            train_key = fingerprint(rows, own("ingest"), own("segment"), own("train"))
-            train_key = on_basis(project, "train", SCREEN, train_key)
-            if behind := self._waits_for():
-                train_key = behind
-            elif self._ask("train", SCREEN, train_key):
-                # the same key asked for again: damaged, it comes back as it was
-                again = train_key in self._have[SCREEN, "train"]
-                retrain = not again and self._why.other_model is not None
-                why = self._why.of_training(again)
-                self.reasons[SCREEN, "train"] = {"": why} if why else {}
-        elif project.has_model:
-            train_key = project.model_key()
-        last: dict[str, str] = {}
+            self._train()
         for plate in project.names:
-            key = self._plate(plate, *cells[plate], train_key, retrain)
-            last[plate] = fingerprint(key, self._left_behind(plate))
-        tables = fingerprint(last, own("aggregate"))
-        self._ask_whole("aggregate", SCREEN, tables, "plates or their tables changed")
-        shown = fingerprint(tables, own("report"), train_key)
-        self._ask_whole("report", SCREEN, shown, "tables or the model changed")
+            self._plate(plate, cells[plate])
+        others = [(plate, "aggregate") for plate in project.names if plate not in self.refused]
+        self._ask_whole("aggregate", SCREEN, others, "plates or their tables changed")
+        before = [(SCREEN, "aggregate"), (SCREEN, "train")]
+        self._ask_whole("report", SCREEN, before, "tables or the model changed")
         for plate in self.refused:
             for stage in ("demo", *STAGES):
                 self.keys.pop((plate, stage), None)
                 self.reasons.pop((plate, stage), None)
+        for plate, stage in [*self.reasons]:
+            if stage != "demo":
+                self.keys[plate, stage] = str(self._key(stage, plate))
+
+    def _train(self) -> None:
+        """Ask for networks where others come out, or what stands is damaged."""
+        stands = self.contents.markers.get((SCREEN, "train"))
+        if self._wait():
+            self._waits = True
+            return
+        before = {
+            (name, of) for name in self.project.training_plates() for of in ("ingest", "segment")
+        }
+        same = stands and stands.inputs == self.contents.inputs("train", SCREEN)
+        if (not same or before & self._changes) and self._why.other_model is not None:
+            self._changes.add((SCREEN, "train"))
+        if self._ask("train", SCREEN):
+            again = stands is not None and (SCREEN, "train") not in self._changes
+            why = self._why.of_training(again)
+            self.reasons[SCREEN, "train"] = {"": why} if why else {}
 
     def _look(self) -> Iterator[Raw | PlateglassError]:
         """The plates as they lie there; where that is mostly waiting (a share), some at a time.
@@ -305,91 +295,74 @@ class Plan:
 
     def _seen(self, plate: str, wells: dict[str, str]) -> bool:
         """Whether a marker says that ingest finished with exactly these wells."""
-        key = ingest_key(self.project, plate, wells)
-        self._listed[plate] = wells, key
-        return key in self._have[plate, "ingest"]
+        inputs = self.contents.inputs("ingest", plate, listed(wells))
+        self._listed[plate] = wells, inputs
+        marker = self.contents.markers.get((plate, "ingest"))
+        return marker is not None and marker.inputs == inputs
 
-    def _waits_for(self) -> str | None:
-        """The key of the networks that stand, where a training plate must come back before others.
+    def _wait(self) -> bool:
+        """Whether networks stay as they are, since a training plate must come back before others.
 
         Refused half-way, it has pixels without labels; its own jobs have to come first.
         """
         behind = [name for name in self.project.training_plates() if self._left_behind(name)]
         if not behind:
-            return None
+            return False
         ledger = self.project.ledger("train", SCREEN)
         if WHOLE not in ledger or markers.lost(self.project, SCREEN, "train", ledger):
-            return None
+            return False
         self.notes.append(f"the networks stay as they are until {some(behind)} can be run")
-        for key, repairs in self._have[SCREEN, "train"].items():
-            self.keys[SCREEN, "train"] = f"{key}.{repairs}"
-            return key
-        return ledger[WHOLE]["key"]  # a job that was to train others did not get to it
+        return True
 
     def _left_behind(self, plate: str) -> bool:
-        """Whether a plate that is refused has something to do.
-
-        What the screen is made of it meanwhile is not what it is made of when the plate is back.
-        """
+        """Whether a plate that is refused has something to do."""
         return plate in self.refused and any((plate, stage) in self.reasons for stage in STAGES)
 
-    def _cells(self, plate: str) -> tuple[str, dict[str, str]]:
-        """Key of a plate's segment, with ingest before it, and the wells it has to do."""
-        project = self.project
-        listed, key = self._listed.get(plate, (None, ""))
-        if listed is not self.raw[plate]:  # wells told as they were
-            key = ingest_key(project, plate, self.raw[plate])
-        pending = self._ask_wells("ingest", plate, key, {})
+    def _cells(self, plate: str) -> dict[str, str]:
+        """Ask for a plate's ingest and segment; the wells that segment has to do."""
+        pending = self._ask_wells("ingest", plate, [], {})
         if why := unreadable(plate, self._found[plate], pending):
             self.refused.setdefault(plate, why)
-        key = fingerprint("segment", key, project.own("segment"), None)
-        key = on_basis(project, "segment", plate, key)
         # labels lie in the store that ingest writes to: look
         again = (plate, "ingest") in self.reasons
-        return key, self._ask_wells("segment", plate, key, pending, again=again)
+        return self._ask_wells("segment", plate, [(plate, "ingest")], pending, again=again)
 
-    def _plate(
-        self, plate: str, key: str, pending: dict[str, str], train_key: str | None, retrain: bool
-    ) -> str:
-        """Keys of a plate's stages after segment; returns its tables' key."""
-        project, own = self.project, self.project.own
-        units = project.units_wells(plate, self.raw[plate])
-        extra: Any = [train_key, units, sorted(project.classed(plate)) if train_key else []]
-        for stage in ("features", "attribute") if project.has_model else ("features",):
-            key = on_basis(project, stage, plate, fingerprint(stage, key, own(stage), extra))
-            pending = self._ask_wells(stage, plate, key, pending, retrain)
-            extra = None
-        key = fingerprint(key, own("aggregate"), project.platemap_key(plate))
-        self._ask_whole("aggregate", plate, key, "wells or the platemap changed")
-        shown = fingerprint(key, own("report"), train_key)
-        self._ask_whole("report", plate, shown, "tables or the model changed")
-        return key
+    def _plate(self, plate: str, pending: dict[str, str]) -> None:
+        """Ask for a plate's stages after segment."""
+        before = [(SCREEN, "train"), (plate, "ingest"), (plate, "segment")]
+        for stage in ("features", "attribute") if self.project.has_model else ("features",):
+            pending = self._ask_wells(stage, plate, before, pending)
+            before.append((plate, stage))
+        self._ask_whole("aggregate", plate, before, "wells or the platemap changed")
+        before.append((plate, "aggregate"))
+        self._ask_whole("report", plate, before, "tables or the model changed")
 
     def _ask_wells(
         self,
         stage: str,
         plate: str,
-        key: str,
+        before: list[tuple[str, str]],
         pending: dict[str, str],
-        retrain: bool = False,
         again: bool = False,
     ) -> dict[str, str]:
         """Wells to do and why, of a stage that works by the well; nothing where it need not run."""
-        if not self._ask(stage, plate, key, again):
+        if not self._ask(stage, plate, before, again):
             return {}
+        retrain = (SCREEN, "train") in self._changes and self._why.other_model is not None
         self.reasons[plate, stage] = self._why.of_wells(stage, plate, pending, retrain)
         return self.reasons[plate, stage]
 
-    def _ask_whole(self, stage: str, plate: str, key: str, reason: str) -> None:
-        key = on_basis(self.project, stage, plate, key)
-        if self._ask(stage, plate, key):
-            seen, ledger = self._have[plate, stage], self.project.ledger(stage, plate)
-            if key not in seen and self._is_made(stage, plate):
+    def _ask_whole(
+        self, stage: str, plate: str, before: list[tuple[str, str]], reason: str
+    ) -> None:
+        if self._ask(stage, plate, before):
+            changes, ledger = (plate, stage) in self._changes, self.project.ledger(stage, plate)
+            if changes and self._is_made(stage, plate):
                 self.reasons[plate, stage] = {}
                 return
-            if key in seen or markers.lost(self.project, plate, stage, ledger):
+            if not changes or markers.lost(self.project, plate, stage, ledger):
                 why = LOST
-            elif seen or WHOLE in ledger:
+            elif (plate, stage) in self.contents.markers or WHOLE in ledger:
                 why = self._why.named(stage, plate) or reason
             else:
                 why = "new"
@@ -411,24 +384,61 @@ class Plan:
     def _stands(self, stage: str, plate: str) -> bool:
         """Whether a stage of a whole is there, made of what lies in front as it lies there."""
         ledger = self.project.ledger(stage, plate)
-        made = ledger.get(WHOLE, {}).get("key")
-        if made is None or made != self.project.whole_key(stage, plate):
+        if ledger.output() != self.contents.inputs(stage, plate):
             return False
         return not markers.lost(self.project, plate, stage, ledger)
 
-    def _ask(self, stage: str, plate: str, key: str, again: bool = False) -> bool:
-        """Note the marker that must exist; True if the job has to run.
+    def _ask(
+        self, stage: str, plate: str, before: list[tuple[str, str]] = (), again: bool = False
+    ) -> bool:
+        """Whether a job has to run; and note whether it may come out otherwise than before.
 
-        Damage (or ``again``) asks for the same key with one more repair: a name that does not exist
-        yet.
+        It may where anything in ``before`` may, or it would be made of something else than it was. Else it
+        runs where what it left is damaged, or ``again``.
         """
-        repairs = self._have[plate, stage].get(key)
-        run = repairs is None
-        if repairs is not None:
-            again = again or not markers.intact(self.project, plate, stage, f"{key}.{repairs}")
-            repairs, run = repairs + again, again
-        self.keys[plate, stage] = f"{key}.{repairs or 0}"
-        return run
+        marker = self.contents.markers.get((plate, stage))
+        if marker is not None:
+            self.keys[plate, stage] = str(marker.key)
+        if stage != "train" and (
+            not self._changes.isdisjoint(before)
+            or marker is None
+            or marker.inputs != self._inputs(stage, plate)
+        ):
+            self._changes.add((plate, stage))
+        if (plate, stage) in self._changes or marker is None or again:
+            return True
+        return not markers.intact(self.project, plate, stage, marker)
+
+    def _inputs(self, stage: str, plate: str) -> str:
+        """Digest of all that a stage's result would be made from, by the listing too."""
+        if stage != "ingest":
+            return self.contents.inputs(stage, plate)
+        wells, inputs = self._listed.get(plate, (None, ""))
+        if wells is not self.raw[plate]:  # wells told as they were
+            inputs = self.contents.inputs(stage, plate, listed(self.raw[plate]))
+        return inputs
+
+    def _key(self, stage: str, plate: str) -> Key:
+        """The key of a job that runs: what it has to find, and what to leave since nothing follows."""
+        project, marker = self.project, self.contents.markers.get((plate, stage))
+        before = output = model = None
+        if stage == "ingest":
+            before = listed(self.raw[plate])
+        elif plate != SCREEN and not any((plate, name) in self.reasons for name in earlier(stage)):
+            before = self.contents.before(stage, plate)
+        if (plate, stage) not in self._changes:
+            output = self.contents.output(stage, plate)
+        trains_anew = self._waits or (SCREEN, "train") in self._changes
+        if project.teaches(plate) and stage in ("ingest", "segment") and not trains_anew:
+            model = self.contents.output("train", SCREEN)
+        digests = project.basis(stage, plate), before, output, model
+        return Key(*map(keys.short, digests), marker.key.count + 1 if marker else 0)
+
+    def force(self) -> None:
+        """Ask for what is done, too, by new keys: it is held to what is known now, not to what was then."""
+        for plate, stage in self.keys.keys() - self.reasons.keys():
+            if stage in STAGES:
+                self.keys[plate, stage] = str(self._key(stage, plate))
 
     def why(self, plate: str, stage: str) -> str:
         """One phrase for a job's message: how many wells, for which reason."""

@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from plateglass import plates, surprises
+from plateglass import plates
 from plateglass.config import Config
 from plateglass.errors import DataError, UserError
-from plateglass.ledger import WHOLE, Ledger, fingerprint
-from plateglass.stages import SCREEN, STAGES
+from plateglass.ledger import Ledger, fingerprint
+from plateglass.stages import SCREEN, STAGES, earlier
 
-BASIS = 8  # hex digits at a key's end, see Project.basis
 UNITS_WELLS = 24  # where a plate has no negative controls; chosen by a hash, then kept
 
 
@@ -47,7 +46,7 @@ class Platemaps(dict[str, dict[str, dict[str, str]]]):
 
         The file's name alone: projects and shares are moved.
         """
-        name = f"{plate}.{fingerprint(self._sheet[plate].platemap.name)[:BASIS]}.csv"
+        name = f"{plate}.{fingerprint(self._sheet[plate].platemap.name)[:8]}.csv"
         return self._config.results / ".plateglass" / "platemaps" / name
 
 
@@ -125,6 +124,10 @@ class Project:
     def trains(self) -> bool:
         return self.config.train.model is None and bool(self.training_plates())
 
+    def teaches(self, plate: str) -> bool:
+        """Whether the screen's networks learn from a plate."""
+        return self.trains and plate in self.training_plates()
+
     @property
     def has_model(self) -> bool:
         """Whether networks are applied; without, classical features alone are computed."""
@@ -150,11 +153,6 @@ class Project:
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return {}
 
-    @cached_property
-    def _surprises(self) -> dict[str, list[str]]:
-        """Those that were noted when the project was first asked: a job's own changes none of it."""
-        return surprises.noted(self.state)
-
     # ------------------------------------------------------------------ plate units
     def units_wells(self, plate: str, wells: Iterable[str]) -> list[str]:
         """The wells that a plate's units are chosen to be made from, of those in ``wells``.
@@ -174,7 +172,7 @@ class Project:
         """The wells that were kept, of a plate without negative controls that had as many."""
         try:
             return json.loads((self.state / "units" / f"{plate}.json").read_text())["wells"]
-        except (FileNotFoundError, KeyError, ValueError):
+        except (FileNotFoundError, KeyError, TypeError, ValueError):
             return []
 
     def negatives(self, plate: str, wells: Iterable[str]) -> list[str]:
@@ -182,9 +180,12 @@ class Project:
         labels, negative = self.labels(plate), self.config.platemap.negative
         return sorted(well for well in wells if labels.get(well) == negative)
 
-    def units_made_from(self, plate: str) -> list[str]:
-        """The units wells that can be read; where none of them can, others by hash."""
-        ingest = self.ledger("ingest", plate)
+    def units_made_from(self, plate: str, ingest: Ledger | None = None) -> list[str]:
+        """The units wells that can be read; where none of them can, others by hash.
+
+        ``ingest`` is the plate's ledger, where it is read already.
+        """
+        ingest = ingest or self.ledger("ingest", plate)
         computed = ingest.computed()
         chosen = [well for well in self.units_wells(plate, ingest) if well in computed]
         return chosen or _by_hash(computed, UNITS_WELLS)
@@ -192,7 +193,7 @@ class Project:
     def units_key(self, plate: str) -> str:
         """Content key of a plate's units: the wells' names and what ingest made of them."""
         ingest = self.ledger("ingest", plate)
-        return fingerprint([(w, ingest[w]["key"]) for w in self.units_made_from(plate)])
+        return fingerprint([(w, ingest[w]["key"]) for w in self.units_made_from(plate, ingest)])
 
     # ------------------------------------------------------------------ what results are made from
     def own(self, stage: str) -> dict[str, Any]:
@@ -207,11 +208,9 @@ class Project:
         return self._own[stage]
 
     def basis(self, stage: str, plate: str) -> str:
-        """Digest of what settings and platemaps say of a job: the end of its key.
+        """Digest of what settings and platemaps say of a stage of a plate, and of the stages before it.
 
-        A job reads them anew. By this it knows whether they are those that its key was made of; those
-        of the stages before it too, which it may ask or print. So it does of wells that came out otherwise
-        than its plan knew (`surprises`).
+        A job reads them anew. By this it knows whether they are those that it was planned with.
         """
         maps: Any = None
         if stage == "ingest":
@@ -228,21 +227,17 @@ class Project:
                 (sorted(self.classed(name).items()), self.negatives(name, self.labels(name)))
                 for name in self.training_plates()
             ]
-        model = self.model_key() if self.config.train.model is not None else None
+        model = None
+        if self.config.train.model is not None and "train" in earlier(stage):
+            model = self.model_key()
         if stage not in self._until:
             self._until[stage] = fingerprint([self.own(name) for name in self._used(stage)])
-        if stage == "train":
-            surprised = [self._surprises.get(name, []) for name in self.training_plates()]
-        else:
-            own = self._surprises.get(plate, [])
-            surprised = [[name for name in own if not name.endswith(surprises.FOR_NETWORKS)]]
-        return fingerprint(self._until[stage], maps, model, surprised)[:BASIS]
+        return fingerprint(self._until[stage], maps, model)
 
     def _used(self, stage: str) -> list[str]:
         """The stage and those before it, as far as this project has them."""
         unused = ("train", "attribute") if not self.has_model else () if self.trains else ("train",)
-        order = list(STAGES)
-        return [name for name in order[: order.index(stage) + 1] if name not in unused]
+        return [name for name in [*earlier(stage), stage] if name not in unused]
 
     def settings(self, stage: str) -> dict[str, Any]:
         """The settings that a stage's results depend on, named as in their file."""
@@ -316,34 +311,6 @@ class Project:
                 parts |= {"units": units, "controls": self.has_model and well in classed}
         return wants
 
-    def whole_key(self, stage: str, plate: str) -> str:
-        """Content key of a plate's (or the screen's) tables or report as they would be made now.
-
-        Of what the ledgers hold, not of listings: an image that was touched changes nothing here.
-        """
-        if stage == "train":
-            return self.train_key()
-        made: dict[str, Any] = {"model": self.model_key() if self.has_model else None}
-        if plate == SCREEN:
-            made["in"] = {name: self._key_of_whole("aggregate", name) for name in self.names}
-            if stage == "report":
-                made["in"][SCREEN] = self._key_of_whole("aggregate", SCREEN)
-        elif stage == "aggregate":
-            made["platemap"] = self.platemap_key(plate)
-            made["in"] = {
-                before: {
-                    well: [entry["key"], entry.get("quarantine"), entry.get("left_out")]
-                    for well, entry in self.ledger(before, plate).items()
-                }
-                for before in self.well_stages()
-            }
-        else:
-            made["in"] = self._key_of_whole("aggregate", plate)
-        return fingerprint(stage, self.own(stage), made)
-
-    def _key_of_whole(self, stage: str, plate: str) -> str | None:
-        return self.ledger(stage, plate).get(WHOLE, {}).get("key")
-
     def platemap_key(self, plate: str) -> str:
         """Content key of a platemap: of the order of its columns too, which is the tables'."""
         if plate not in self._platemaps:
@@ -351,16 +318,18 @@ class Project:
             self._platemaps[plate] = fingerprint(list(rows[0][1]) if rows else [], rows)
         return self._platemaps[plate]
 
-    def train_key(self) -> str:
-        """Content key of the model that the training wells as they are would give."""
-        rows = []
-        for plate in self.training_plates():
-            segmented = self.ledger("segment", plate).computed()
-            rows.append((plate, self.units_key(plate)))
-            for well, label in sorted(self.classed(plate).items()):
-                if well in segmented:
-                    rows.append((plate, well, label, segmented[well]["key"]))
-        return fingerprint("train", rows, self.own("train"))
+    def taught(self, stage: str, plate: str) -> str:
+        """Digest of what networks learn from a stage of a training plate: units, or labelled cells."""
+        if stage == "ingest":
+            return self.units_key(plate)
+        segmented, classed = self.ledger(stage, plate).computed(), self.classed(plate)
+        return fingerprint(
+            [
+                (well, classed[well], segmented[well]["key"])
+                for well in sorted(classed)
+                if well in segmented
+            ]
+        )
 
     def provenance(self, stage: str) -> dict[str, Any]:
         """What a stage's tables, stores and reports say of their making.
@@ -375,8 +344,11 @@ class Project:
         used = self._used(stage)
         for name in used:
             _merge(made_by, self.settings(name))
-        after_train = stage in list(STAGES)[list(STAGES).index("train") + 1 :]
-        if after_train and self.has_model and (taught := self._info().get("settings")):
+        if (
+            "train" in earlier(stage)
+            and self.has_model
+            and (taught := self._info().get("settings"))
+        ):
             made_by["train"] = taught  # the networks as they are may wait for their plates
         return {
             "plateglass": __version__,

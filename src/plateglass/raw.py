@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from plateglass.errors import PlateglassError
 from plateglass.layouts import Listing, NothingThere, listing
-from plateglass.ledger import Ledger
+from plateglass.ledger import Ledger, fingerprint
 from plateglass.project import Project
 from plateglass.reasons import some
 
@@ -36,6 +36,11 @@ def signatures(found: Listing) -> dict[str, str]:
         well: hashlib.blake2b(repr(sorted(files)).encode(), digest_size=12).hexdigest()
         for well, files in found.wells.items()
     }
+
+
+def listed(wells: dict[str, str]) -> str:
+    """Digest of the signatures of a plate's wells."""
+    return fingerprint(sorted(wells.items()))
 
 
 def scan(

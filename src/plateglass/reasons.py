@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from plateglass import markers
-from plateglass.ledger import DAMAGED, WHOLE, todo
+from plateglass.contents import Contents
+from plateglass.ledger import DAMAGED, todo
 from plateglass.plates import well_order
 from plateglass.project import Project
 from plateglass.stages import SCREEN, STAGES
@@ -17,16 +18,16 @@ LOST = "what was stored is damaged"
 class Reasons:
     """What a plan can say of wells and networks, by ledgers, listings and the last markers.
 
-    ``raw``: plate → well → signature of its files. ``have``: the markers' keys, see `markers.known`.
+    ``raw``: plate → well → signature of its files. ``contents``: what stands.
     """
 
     def __init__(
         self,
         project: Project,
         raw: dict[str, dict[str, str]],
-        have: dict[tuple[str, str], dict[str, int]],
+        contents: Contents,
     ):
-        self.project, self._raw, self._have = project, raw, have
+        self.project, self._raw, self._contents = project, raw, contents
 
     def of_wells(
         self, stage: str, plate: str, pending: dict[str, str], retrain: bool
@@ -66,7 +67,7 @@ class Reasons:
     def of_training(self, again: bool) -> str:
         """Why networks are trained, or may be; nothing where the job will find them as they shall be.
 
-        ``again``: the same key was asked for before.
+        ``again``: what stands was lost, and comes back as it was.
         """
         ledger = self.project.ledger("train", SCREEN)
         there = (self.project.model_dir / "model.json").exists()
@@ -86,7 +87,7 @@ class Reasons:
         what is known of the stages in front that must run.
         """
         project = self.project
-        if project.ledger("train", SCREEN).get(WHOLE, {}).get("key") != project.train_key():
+        if self._contents.output("train", SCREEN) != self._contents.train_key():
             return True
         unread = False
         for plate in project.training_plates():
@@ -110,7 +111,7 @@ class Reasons:
     def _comes_back(self) -> str | None:
         """Key of the networks that training puts back, where they are lost."""
         lost = self.project.trains and self.project.model_key() is None
-        return self.project.train_key() if lost else None
+        return self._contents.train_key() if lost else None
 
     def _units_change(self, plate: str) -> bool:
         """Whether wells that the plate's units are made from come, go, or are to be read again."""
@@ -125,19 +126,17 @@ class Reasons:
 
     def named(self, stage: str, plate: str) -> str:
         """What of a stage's own is not as its last marker tells; nothing where that is not known."""
-        for key, repairs in self._have[plate, stage].items():
-            try:
-                left = markers.read(self.project, plate, stage, f"{key}.{repairs}")
-                before, code = _flat(left["settings"]), left["code"]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            now = _flat(self.project.settings(stage))
-            names = sorted(n for n in now | before if now.get(n) != before.get(n))
-            said = [f"{some(names)} changed"] if names else []
-            if code != STAGES[stage].version and not STAGES[stage].wells:  # of wells ledgers tell
-                said.append("the stage's code changed")
-            return ", ".join(said)
-        return ""
+        marker = self._contents.markers.get((plate, stage))
+        try:
+            before, code = _flat(marker.said["settings"]), marker.said["code"]
+        except (AttributeError, KeyError, TypeError):
+            return ""
+        now = _flat(self.project.settings(stage))
+        names = sorted(n for n in now | before if now.get(n) != before.get(n))
+        said = [f"{some(names)} changed"] if names else []
+        if code != STAGES[stage].version and not STAGES[stage].wells:  # of wells ledgers tell
+            said.append("the stage's code changed")
+        return ", ".join(said)
 
 
 def in_words(stage: str, reasons: dict[str, str]) -> str:

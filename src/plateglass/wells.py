@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from plateglass.errors import DataError, SetupError
 from plateglass.files import digest
+from plateglass.plates import well_name
 
 if TYPE_CHECKING:
     from plateglass.config import Config
@@ -86,6 +87,11 @@ class Job:
     def part(self, stage: str, well: str) -> Path:
         """Where a stage keeps a well's rows until the plate's tables are assembled."""
         return self.state / "parts" / self.plate / stage / f"{well}.arrow"
+
+    def wells_with_part(self, stage: str) -> set[str]:
+        """The wells of which a part of a stage lies there, whatever its ledger says."""
+        paths = (self.state / "parts" / self.plate / stage).glob("[!.]*")
+        return {name for path in paths if well_name(name := path.name.partition(".")[0]) == name}
 
     def progress(self, done: int, total: int, unit: str = "wells") -> None:
         """Tell the terminal that watches; see the logger plugin. At most every fifth of a second."""

@@ -98,8 +98,10 @@ class Workflow:
         by input functions alone: while the Snakefile is read, nobody knows what the graph is for.
         """
         asked = self._snakemake.dag_settings
-        bent = asked.forceall or asked.forcetargets or asked.forcerun or asked.batch
-        bent = bent or asked.until or asked.omit_from
+        forced = asked.forceall or asked.forcetargets or asked.forcerun
+        if forced:
+            self.plan.force()
+        bent = forced or asked.batch or asked.until or asked.omit_from
         whole = self._snakemake.execution_settings is None or self._snakemake.touch or bent
         return set(self.plan.keys if whole else self.plan.reasons)
 

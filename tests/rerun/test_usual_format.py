@@ -7,7 +7,7 @@ import tifffile
 from changes import CHANNELS, put_back, remove_images, set_section
 
 from plateglass import formats, jobs
-from plateglass.errors import DataError, SetupError, UserError
+from plateglass.errors import DataError, SetupError
 from plateglass.stages import SCREEN
 from screen import assert_same
 
@@ -42,14 +42,7 @@ def crop(screen, plate, *names):
 
 @pytest.mark.parametrize("plate", [pytest.param("P1", marks=pytest.mark.long), "P2"])
 def test_wells_are_judged_anew_where_other_images_turn_the_plates_format(screen, plate, tmp_path):
-    """Also training wells (P1), of which the plan could not know: the user is asked to go on."""
-
     def run():
-        if plate == "P1":
-            with pytest.raises(
-                DataError, match="which this run did not know: give the same command again"
-            ):
-                screen.run()
         screen.run()
         assert screen.plan().reasons == {}
         return {well for of, well, _ in jobs.quarantined(screen.project()) if of == plate}
@@ -77,7 +70,6 @@ def test_wells_kept_without_their_images_have_their_say_in_the_format(screen, tm
     crop(screen, "P2", "A01", "A04", "A05")  # most of those that are there, not of all
     screen.run()
     assert quarantined() == {"A01", "A04", "A05"}
-    (screen.results / ".plateglass/formats/P2.json").unlink()
     screen.raw("P2", "B01").touch()
     assert screen.run() == [("P2", "ingest", "B01")]
     crop(screen, "P2", "B01", "A06")  # five of eight: the kept ones would have to be judged anew
@@ -98,11 +90,7 @@ def test_a_format_that_turns_unseen_by_the_networks_is_known_to_the_plan(screen,
         path = screen.raw("P1", "B01", channel)
         kept[path] = path.read_bytes(), path.stat().st_mtime_ns
     crop(screen, "P1", "A01", "A02", "A04", "A05", "B01")
-    asked = pytest.raises(DataError, match=r"give the same command again for what is made of them")
-    with asked:
-        screen.run()
     screen.run()
-    assert screen.plan().reasons == {}
     put_back(kept)  # the format of A03 and A06 is the plate's again
     if while_ == "nothing trains":
         train, screen.settings["train"] = screen.settings["train"], {}
@@ -113,8 +101,6 @@ def test_a_format_that_turns_unseen_by_the_networks_is_known_to_the_plan(screen,
         screen.write()
     else:
         screen.project().ledger_path("ingest", "P1").unlink()
-        with asked:
-            screen.run()
     assert (SCREEN, "train") in screen.plan().reasons
 
 
@@ -126,21 +112,4 @@ def test_a_format_that_turns_is_nothing_to_networks_that_are_given(screen):
     screen.run()
     crop(screen, "P1", "A01", "A02", "A04", "A05", "B01")
     screen.run()
-    assert screen.plan().reasons == {}
-
-
-@pytest.mark.long
-def test_a_job_tried_again_does_not_hide_that_training_wells_are_judged_otherwise(screen):
-    crop(screen, "P1", "A01", "A02", "A04", "A05", "B01")
-    keys = screen.plan().keys
-
-    def job(stage):
-        jobs.run(screen.project(), stage, "P1", keys["P1", stage], 1)
-
-    with pytest.raises(DataError, match="which this run did not know: give the same command again"):
-        job("ingest")
-    for stage in ("ingest", "segment", "features"):  # by --retries, or put back into a queue
-        with pytest.raises(UserError, match="wells came out otherwise than it knew"):
-            job(stage)
-    assert (SCREEN, "train", "") in screen.run()
     assert screen.plan().reasons == {}

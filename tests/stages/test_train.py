@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from plateglass import jobs
+from plateglass.contents import Contents
 from plateglass.models import cohort
 from plateglass.models.recipe import load_model
 from plateglass.stages import train
@@ -31,7 +32,7 @@ def trained(segmented):
 
 def test_the_model_says_what_it_is(trained, segmented):
     info = json.loads((trained / "model.json").read_text())
-    assert info["key"] == segmented.project().train_key()
+    assert info["key"] == Contents(segmented.project()).train_key()
     assert info["channels"] == ["Actin", "DNA", "Marker"]
     assert info["crop"] == {"px": 48, "um_per_px": 0.65}
     assert (info["backbone"], info["cut"]) == ("test_resnet", 8)

@@ -1,7 +1,7 @@
 # Which pixels decide, for some cells of each well.
 rule attribute:
     input:
-        ancient(after("features", "train")),
+        ancient(after("features", "segment", "train")),
     output:
         f"{RESULTS}/.plateglass/done/{{plate}}.attribute.{{key}}",
     log:

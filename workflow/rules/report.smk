@@ -1,7 +1,7 @@
 # What people read.
 rule report:
     input:
-        ancient(after("aggregate", "train")),
+        ancient(after("aggregate", "attribute", "features", "segment", "train")),
         ancient(tables_of("report")),
     output:
         f"{RESULTS}/.plateglass/done/{{plate}}.report.{{key}}",

@@ -30,3 +30,8 @@ STAGES = {
     )
 }
 SCREEN = "screen"  # stands for the plate in what concerns all plates
+
+
+def earlier(stage: str) -> list[str]:
+    """The names of the stages in front of one."""
+    return list(STAGES)[: list(STAGES).index(stage)]
