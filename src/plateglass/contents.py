@@ -1,7 +1,7 @@
 """Content digests of what stands: what each result was made from, and what came out.
 
-A stage is done where its marker's inputs are what they would be now. They hold the outputs of the
-stages in front, not what these were made from: what comes out as before changes nothing after it, and
+A stage is done where its marker's inputs are what they would be now. They hold what came out of the
+stages in front, not the files that these read: what comes out as before changes nothing after it, and
 what comes out otherwise, whatever the reason, does.
 """
 
@@ -11,14 +11,15 @@ from typing import Any
 from plateglass.ledger import WHOLE, fingerprint
 from plateglass.markers import Marker, known
 from plateglass.project import Project
-from plateglass.stages import SCREEN, STAGES, earlier
+from plateglass.stages import SCREEN, STAGES
 
 
 class Contents:
     """What stands when it is first asked for.
 
-    ``by_markers``: as a plan knows it, which reads a ledger only where a marker is gone. Jobs go by the
-    ledgers, which a share shows as they are: a folder's listing may be of a minute ago on another node.
+    ``by_markers``: as a plan knows it, which reads a plate's ledger only where a marker is gone or networks
+    may learn from what changed. Jobs go by the ledgers, which a share shows as they are, while a folder's
+    listing may be of a minute ago on another node.
     """
 
     def __init__(self, project: Project, by_markers: bool = False):
@@ -43,7 +44,7 @@ class Contents:
         if self._by_markers and (output := told()):
             return output
         output = self.project.ledger(stage, plate).output()
-        # a whole stage's line may be lost to a flipped bit; a well stage's are checked, see `before`
+        # a whole stage's line may be lost to a flipped bit; of well stages jobs find out themselves
         return output if STAGES[stage].wells else output or told()
 
     def inputs(self, stage: str, plate: str, listed: str | None = None) -> str:
@@ -73,8 +74,7 @@ class Contents:
         project, output = self.project, self.output
         if stage == "aggregate" and plate != SCREEN:
             return [output(name, plate) for name in project.well_stages()]
-        plates = project.names if plate == SCREEN else [plate]
-        made = [(name, output("aggregate", name)) for name in plates]
+        made = [(name, output("aggregate", name)) for name in project.names if plate == SCREEN]
         return made if stage == "aggregate" else [made, output("aggregate", plate), self._model()]
 
     def train_key(self) -> str:
@@ -95,7 +95,7 @@ class Contents:
         project, labels = self.project, self.project.labels(plate)
         roles = sorted(project.classed(plate).items()), project.negatives(plate, labels)
         stands, known = fingerprint(self._cells(plate), roles), self.learnt.get(plate, {})
-        if known.get("stands") == stands and len(known) == 3 and not anew:
+        if known.get("stands") == stands and {"ingest", "segment"} <= known.keys() and not anew:
             return known
         return {of: project.taught(of, plate) for of in ("ingest", "segment")} | {"stands": stands}
 
@@ -105,11 +105,6 @@ class Contents:
         taught = self.project.ledger("train", SCREEN).get(WHOLE, {}).get("taught")
         found = taught if isinstance(taught, dict) else {}  # or a flipped bit
         return {plate: digests for plate, digests in found.items() if isinstance(digests, dict)}
-
-    def before(self, stage: str, plate: str) -> str:
-        """Digest of what came out of a plate's stages in front of this one."""
-        names = [name for name in self.project.well_stages() if name in earlier(stage)]
-        return fingerprint([self.output(name, plate) for name in names])
 
     def _cells(self, plate: str) -> list[Any]:
         """A plate's cells and its units."""

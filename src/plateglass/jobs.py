@@ -6,6 +6,7 @@ Where a job finds the note of one before it, files are compared byte by byte wit
 """
 
 import importlib
+import itertools
 import json
 import shutil
 import time
@@ -20,12 +21,12 @@ from plateglass.errors import DamageError, DataError, UserError
 from plateglass.files import digest, write_atomically
 from plateglass.keys import Key
 from plateglass.layouts import Format
-from plateglass.ledger import WHOLE, Ledger, fingerprint, todo
+from plateglass.ledger import WHOLE, Ledger, fingerprint, todo, told
 from plateglass.plan import PLATE_TABLES
 from plateglass.project import UNITS_WELLS, Project
 from plateglass.raw import Raw, listed, scan, unreadable
 from plateglass.reasons import some
-from plateglass.stages import SCREEN, STAGES
+from plateglass.stages import SCREEN, STAGES, earlier
 from plateglass.wells import Job, Result, begin_imports, peak_mb, peak_worker_mb
 
 AGAIN = "give the same command again"
@@ -96,7 +97,7 @@ def _check_asked(asked: Key, contents: Contents, stage: str, plate: str) -> None
     UserError
         Settings or platemaps are others.
     DamageError
-        A ledger in front, whose stage did not run since, tells otherwise than its marker.
+        A ledger in front tells otherwise than its stage's marker: lines are lost, or others.
     """
     project = contents.project
     if asked.basis != keys.short(project.basis(stage, plate)):
@@ -104,11 +105,11 @@ def _check_asked(asked: Key, contents: Contents, stage: str, plate: str) -> None
             f"{plate} {stage}: the settings or a platemap changed after this run was planned; "
             f"nothing was computed, {AGAIN}"
         )
-    if stage == "ingest" or asked.before == keys.ANY:  # ingest holds its listing against it
-        return
-    if asked.before != keys.short(contents.before(stage, plate)):
-        path = project.ledger_path(STAGES[stage].after, plate)
-        raise DamageError(path, "it, or that of a stage before, does not tell what its job left")
+    plates = project.training_plates() if stage == "train" else [plate]
+    for name, of in itertools.product(plates, earlier(stage)):
+        marker = contents.markers.get((name, of)) if STAGES[of].wells else None
+        if marker and marker.output and marker.output != contents.output(of, name):
+            raise DamageError(project.ledger_path(of, name), "does not tell what its job left")
 
 
 def _keep_platemap(project: Project, plate: str) -> None:
@@ -139,7 +140,7 @@ def _doubt(project: Project, damaged_file: Path) -> None:
     plate = place[2].partition(".")[0] if place[0] == project.state.name else place[0]
     (project.state / "begun").mkdir(exist_ok=True)
     for stage in STAGES:
-        if any((project.state / "done").glob(f"{plate}.{stage}.*")):
+        if project.ledger_path(stage, plate).exists():
             markers.begun(project, plate, stage).touch()
             markers.remove(project, plate, stage)
 
@@ -168,7 +169,7 @@ def _wells(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
     """
     project, stage, plate = job.project, job.stage, job.plate
     ledger = project.ledger(stage, plate)
-    before = {well: _told(entry) for well, entry in ledger.items()}
+    as_found = {well: told(entry) for well, entry in ledger.items()}
     found, usual = Raw({}), None
     if stage == "ingest":
         found, usual = _look(project, plate, ledger)
@@ -215,7 +216,7 @@ def _wells(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
             f"ingested, {AGAIN} for the rest"
         )
     others = sorted(
-        well for well, told in before.items() if well in ledger and told != _told(ledger[well])
+        well for well, was in as_found.items() if well in ledger and was != told(ledger[well])
     )
     _expect(contents, stage, plate, asked, ledger.output(), others)
     if stage == "attribute":
@@ -226,11 +227,6 @@ def _wells(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
     return {"inputs": inputs, "output": ledger.output()}, files
 
 
-def _told(entry: dict[str, Any]) -> list[Any]:
-    """What of a ledger's line tells how a well came out."""
-    return [entry.get(name) for name in ("key", "quarantine", "left_out")]
-
-
 def _expect(
     contents: Contents,
     stage: str,
@@ -239,13 +235,13 @@ def _expect(
     output: str | None,
     others: Sequence[str] = (),
 ) -> None:
-    """DataError where something came out that its plan ruled out: what follows was not asked for.
+    """DataError where something came out that its plan ruled out: not all that follows was asked for.
 
     ``others`` are the wells that came out otherwise than before, as far as this job knows. No marker is
     written, so the next plan has all that follows looked at.
     """
     if asked.output not in (keys.ANY, keys.short(output)):
-        what = some(others) or "wells"
+        what = some(others) or ("wells" if STAGES[stage].wells else "what it is made of")
         raise DataError(
             f"{plate} {stage}: {what} came out otherwise than before, of what seemed the same, which this "
             f"run did not know: {AGAIN} for what is made of them"
@@ -275,7 +271,7 @@ def _look(project: Project, plate: str, ledger: Ledger) -> tuple[Raw, Format | N
 
 def _is_planned(asked: Key, found: Raw) -> bool:
     """Whether what lies in the plate's folder is what the plan saw there."""
-    return asked.before == keys.short(listed(found.wells))
+    return asked.listed == keys.short(listed(found.wells))
 
 
 def _check_raw(
@@ -363,7 +359,7 @@ def _whole(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
             keep(job.plate_dir / name, tables / name)
     if stage == "report" and plate == SCREEN:
         hold_to_strict(project)
-    return {"inputs": key, "output": key}, [job.plate_dir / name for name in names]
+    return {"inputs": key}, [job.plate_dir / name for name in names]
 
 
 def _names_of_whole(job: Job) -> list[str]:

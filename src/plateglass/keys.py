@@ -1,7 +1,6 @@
 """The key by which a plan asks for a job: what it knew, so that the job can hold it against what it finds.
 
-A job whose key is not to be expected any more stops, also when it is tried again; the next plan
-knows more.
+A job that finds otherwise ends, also when it is tried again by the same key; the next plan knows more.
 """
 
 from dataclasses import dataclass
@@ -19,20 +18,20 @@ def short(digest: str | None) -> str:
 class Key:
     """Digests, cut short, of what the plan knew of a job; `ANY` where the job is free.
 
-    ``basis``: settings and platemaps. ``before``: what its plate's stages in front left (ingest: what lies
-    in the plate's folder), where none of them runs. ``output``: what must come out, where nothing after
-    the job is planned. ``model``: the networks that stay as they are, so that training wells must come
-    out as these learnt from them. ``count`` makes a new name of each.
+    ``basis``: settings and platemaps. ``listed``: what lies in the plate's folder (ingest). ``output``:
+    what must come out, where that is to be what stood before, so that what follows was not asked for.
+    ``model``: the networks that stay as they are, so that training wells must come out as these learnt
+    from them. ``count`` makes a new name of each.
     """
 
     basis: str
-    before: str = ANY
+    listed: str = ANY
     output: str = ANY
     model: str = ANY
     count: int = 0
 
     def __str__(self) -> str:
-        return f"{self.basis}{self.before}{self.output}{self.model}.{self.count}"
+        return f"{self.basis}{self.listed}{self.output}{self.model}.{self.count}"
 
     @classmethod
     def read(cls, text: str) -> "Key":

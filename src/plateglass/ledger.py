@@ -74,11 +74,7 @@ class Ledger(dict[str, dict[str, Any]]):
         """Digest of what came out, as the stages after see it; None where nothing did."""
         if WHOLE in self:
             return self[WHOLE]["key"]
-        told = {
-            well: [entry["key"], entry.get("quarantine"), entry.get("left_out")]
-            for well, entry in self.items()
-        }
-        return fingerprint(told) if told else None
+        return fingerprint({well: told(entry) for well, entry in self.items()}) if self else None
 
     def _take(self, entry: dict[str, Any]) -> None:
         well = entry.pop("well")
@@ -86,6 +82,11 @@ class Ledger(dict[str, dict[str, Any]]):
             self.pop(well, None)
         else:
             self[well] = entry
+
+
+def told(entry: dict[str, Any]) -> list[Any]:
+    """What of a well's line tells how it came out."""
+    return [entry.get(name) for name in ("key", "quarantine", "left_out")]
 
 
 def _is_whole(entry: Any) -> bool:

@@ -21,13 +21,19 @@ from plateglass.stages import STAGES
 
 @dataclass(frozen=True)
 class Marker:
-    """One that stands. What it says is read when first asked for; a torn one says nothing."""
+    """One that stands. What it says is read when first asked for.
+
+    A torn one says nothing, nor does one of a job that began again and did not end (``doubted``).
+    """
 
     path: str
     key: Key
+    doubted: bool = False
 
     @cached_property
     def said(self) -> dict[str, Any]:
+        if self.doubted:
+            return {}
         try:
             with open(self.path, "rb") as file:  # noqa: PTH123
                 said = json.loads(file.read())
@@ -42,29 +48,29 @@ class Marker:
 
     @property
     def output(self) -> str | None:
-        """Digest of what came out."""
-        return self.said.get("output")
+        """Digest of what came out; of what a whole stage used, which is the same."""
+        return self.said.get("output", self.inputs)
 
 
 def known(state: Path) -> dict[tuple[str, str], Marker]:
-    """(plate, stage) → its marker; the latest, where a node's old listing of a share left another.
-
-    For plans alone: to a job on another node a listing may tell of a minute ago.
-    """
+    """(plate, stage) → its marker; the latest, where a node's old listing of a share left another."""
     found: dict[tuple[str, str], Marker] = {}
-    folder = f"{state}/done"
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        names = []
-    for name in names:
+    folder, cut_off = f"{state}/done", set(_names(f"{state}/begun"))
+    for name in _names(folder):
         plate, _, rest = name.partition(".")
         stage, _, text = rest.partition(".")
         key, other = Key.read(text), found.get((plate, stage))
         # another text is that of a refused plate
         if str(key) == text and (other is None or other.key.count < key.count):
-            found[plate, stage] = Marker(f"{folder}/{name}", key)
+            found[plate, stage] = Marker(f"{folder}/{name}", key, f"{plate}.{stage}" in cut_off)
     return found
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def begun(project: Project, plate: str, stage: str) -> Path:
@@ -97,7 +103,7 @@ def write(
 def remove(project: Project, plate: str, stage: str) -> None:
     """Take back that a stage of a plate is done, whatever the key."""
     for old in (project.state / "done").glob(f"{plate}.{stage}.*"):
-        old.unlink()
+        old.unlink(missing_ok=True)  # a node's old listing of a share
 
 
 def intact(project: Project, plate: str, stage: str, marker: Marker) -> bool:

@@ -24,7 +24,7 @@ from plateglass.ledger import WHOLE, fingerprint
 from plateglass.project import Project
 from plateglass.raw import Raw, listed, scan, unreadable
 from plateglass.reasons import LOST, Reasons, in_words, ranges, some
-from plateglass.stages import SCREEN, STAGES, earlier
+from plateglass.stages import SCREEN, STAGES
 
 ROOM = 1.5  # bytes of a store for a byte of raw images, generously
 SCANNERS = 8  # plates that are listed at a time, where listing them is waiting
@@ -348,7 +348,7 @@ class Plan:
         """Wells to do and why, of a stage that works by the well; nothing where it need not run."""
         if not self._ask(stage, plate, before, again):
             return {}
-        retrain = (SCREEN, "train") in self._changes and self._why.other_model is not None
+        retrain = (SCREEN, "train") in self._changes
         self.reasons[plate, stage] = self._why.of_wells(stage, plate, pending, retrain)
         return self.reasons[plate, stage]
 
@@ -419,19 +419,16 @@ class Plan:
         return inputs
 
     def _key(self, stage: str, plate: str) -> Key:
-        """The key of a job that runs: what it has to find, and what to leave since nothing follows."""
+        """The key of a job that runs: what it has to find, and what to leave as it was."""
         project, marker = self.project, self.contents.markers.get((plate, stage))
-        before = output = model = None
-        if stage == "ingest":
-            before = listed(self.raw[plate])
-        elif plate != SCREEN and not any((plate, name) in self.reasons for name in earlier(stage)):
-            before = self.contents.before(stage, plate)
+        found = listed(self.raw[plate]) if stage == "ingest" else None
+        output = model = None
         if (plate, stage) not in self._changes:
             output = self.contents.output(stage, plate)
         trains_anew = self._waits or (SCREEN, "train") in self._changes
         if project.teaches(plate) and stage in ("ingest", "segment") and not trains_anew:
             model = self.contents.output("train", SCREEN)
-        digests = project.basis(stage, plate), before, output, model
+        digests = project.basis(stage, plate), found, output, model
         return Key(*map(keys.short, digests), marker.key.count + 1 if marker else 0)
 
     def force(self) -> None:

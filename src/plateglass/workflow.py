@@ -98,10 +98,10 @@ class Workflow:
         by input functions alone: while the Snakefile is read, nobody knows what the graph is for.
         """
         asked = self._snakemake.dag_settings
-        forced = asked.forceall or asked.forcetargets or asked.forcerun
-        if forced:
+        if asked.forceall:
             self.plan.force()
-        bent = forced or asked.batch or asked.until or asked.omit_from
+        bent = asked.forceall or asked.forcetargets or asked.forcerun or asked.batch
+        bent = bent or asked.until or asked.omit_from
         whole = self._snakemake.execution_settings is None or self._snakemake.touch or bent
         return set(self.plan.keys if whole else self.plan.reasons)
 
@@ -148,6 +148,8 @@ class Workflow:
                 wanted = [(plate, stages[0]) for plate in plates]
                 if stages[0] == "report":
                     wanted.append((SCREEN, "aggregate"))
+                if stages[0] != "segment":
+                    wanted.append((SCREEN, "train"))
             else:
                 wanted = [(SCREEN if s == "train" else wildcards.plate, s) for s in stages]
             return [self.done(*pair) for pair in wanted if pair in self._graph]

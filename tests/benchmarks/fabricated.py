@@ -128,7 +128,9 @@ def _like(project: Project, plan: Plan, contents: Contents, plate: str, model: s
         left = contents.markers[model, stage].said["files"]
         own = [results / name.replace(f"{model}/", f"{plate}/", 1) for name in left]
         inputs = contents.inputs(stage, plate, listed(plan.raw[plate]))
-        said = {"inputs": inputs, "output": contents.output(stage, plate)}
+        said = {"inputs": inputs}
+        if STAGES[stage].wells:
+            said["output"] = contents.output(stage, plate)
         markers.write(project, plate, stage, plan.keys[plate, stage], own, **said)
 
 

@@ -1,6 +1,7 @@
 """Stages that leave digests of what they are made from: the engine without a pixel, thirty runs a second.
 
-What must stand in the end is told by `Bare.differences`, from the raw files, settings and labels alone.
+What must stand in the end is told by `Bare.differences` from the raw files, settings and labels. It reads
+these by `Project`, and votes on formats by `formats.usual_format`, which have tests of their own.
 """
 
 import contextlib
@@ -40,7 +41,7 @@ BEFORE = {
     "segment": ["ingest"],
     "features": ["segment", "train"],
     "attribute": ["features", "segment", "train"],
-    "aggregate": ["attribute", "features", "segment"],
+    "aggregate": ["attribute", "features", "segment", "train"],
     "report": ["aggregate", "attribute", "features", "segment", "train"],
 }
 
@@ -234,7 +235,7 @@ class Bare:
         if stage == "train":
             return {(name, "segment") for name in project.training_plates()}
         if plate == SCREEN:
-            before = {(name, stage) for name in project.names}
+            before = {(name, stage) for name in project.names} | {(SCREEN, "train")}
             return before | ({(SCREEN, "aggregate")} if stage == "report" else set())
         return {(SCREEN if name == "train" else plate, name) for name in BEFORE[stage]}
 

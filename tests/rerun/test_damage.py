@@ -280,15 +280,26 @@ def test_a_ledger_that_names_another_well_costs_that_line(screen, finished, name
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("stage", ["ingest", "segment"])
-def test_a_line_that_a_ledger_lost_drops_no_well_from_what_follows(screen, tmp_path, stage):
-    path = screen.results / f".plateglass/ledger/P2.{stage}.jsonl"
+@pytest.mark.parametrize(
+    ("plate", "stage", "section", "setting"),
+    [
+        ("P2", "ingest", "attribute", {"cells_per_well": 3}),
+        ("P2", "segment", "attribute", {"cells_per_well": 3}),
+        ("P1", "segment", "train", {"epochs": 1}),
+    ],
+)
+def test_a_line_that_a_ledger_lost_drops_no_well_from_what_follows(
+    screen, tmp_path, plate, stage, section, setting
+):
+    path = screen.results / f".plateglass/ledger/{plate}.{stage}.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if '"well": "A03"' not in line))
-    set_section(screen, "attribute", cells_per_well=3)
-    with pytest.raises(DamageError, match="does not tell what its job left; give"):
+    set_section(screen, section, **setting)
+    parts = screen.results / ".plateglass/parts" / plate
+    with pytest.raises(DamageError, match=f"{stage}.jsonl: does not tell what its job left; give"):
         screen.run()
-    assert ("P2", stage, "A03") in screen.run()
+    assert all((parts / of / "A03.arrow").exists() for of in WELL_STAGES)
+    assert (plate, stage, "A03") in screen.run()
     assert screen.plan().reasons == {}
     assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
 

@@ -1,7 +1,7 @@
 # Tables. The markers' jobs write them; thin rules name them, so that they can be asked for by path.
 rule aggregate:
     input:
-        ancient(after("attribute", "features", "segment")),
+        ancient(after("attribute", "features", "segment", "train")),
     output:
         f"{RESULTS}/.plateglass/done/{{plate}}.aggregate.{{key}}",
     log:
