@@ -94,9 +94,9 @@ class Contents:
         """
         project, labels = self.project, self.project.labels(plate)
         roles = sorted(project.classed(plate).items()), project.negatives(plate, labels)
-        stands, known = fingerprint(self._cells(plate), roles), self.learnt.get(plate, {})
-        if known.get("stands") == stands and {"ingest", "segment"} <= known.keys() and not anew:
-            return known
+        stands, learnt = fingerprint(self._cells(plate), roles), self.learnt.get(plate, {})
+        if learnt.get("stands") == stands and {"ingest", "segment"} <= learnt.keys() and not anew:
+            return learnt
         return {of: project.taught(of, plate) for of in ("ingest", "segment")} | {"stands": stands}
 
     @cached_property
