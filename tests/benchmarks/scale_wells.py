@@ -14,7 +14,8 @@ plate of 12 wells that warms it up, and that a small network was trained on (seg
 a threshold in its network's place). `workers` runs
 a step by the command line with one and with two workers, and as two jobs of half the wells each that share
 nothing but the machine: what its two cores can give. `changed` runs every job of a plate (classical
-features, no network), then again after one well got other images, beside a plate of that one well only.
+features, no network), then, in each round, tables and report anew, all after one well got other images, and
+all of a plate of that one well only.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,7 +38,7 @@ import tifffile
 import yaml
 from fabricated import wells_of
 
-from plateglass import config, jobs, store
+from plateglass import config, jobs, markers, store
 from plateglass.cli import OF_WORKERS
 from plateglass.plan import Plan
 from plateglass.project import Project
@@ -251,30 +253,45 @@ def changed(args: argparse.Namespace) -> None:
     )
     full = run_jobs(settings, "P")
     run_jobs(settings, "One")
-    figures = {plate: defaultdict(list) for plate in ("P", "One")}
+    figures = {of: defaultdict(list) for of in ("whole", "P", "One")}
     for turn in range(args.rounds):
-        for plate, spent in figures.items():
-            for channel in range(1, args.channels + 1):
-                image = field(args.size, 100 * (turn + 1) + channel)
+        for of, spent in figures.items():
+            plate = "One" if of == "One" else "P"
+            if of == "whole":
+                forget(settings, plate, ("aggregate", "report"))
+            else:
                 well = "A02" if plate == "P" else "A01"  # P's A01 is a unit of its plate
-                tifffile.imwrite(
-                    settings.parent / "raw" / plate / f"{well}_s1_w{channel}.tif", image
-                )
+                for channel in range(1, args.channels + 1):
+                    image = field(args.size, 100 * (turn + 1) + channel)
+                    path = settings.parent / "raw" / plate / f"{well}_s1_w{channel}.tif"
+                    tifffile.imwrite(path, image)
             for stage, cpu in run_jobs(settings, plate).items():
                 spent[stage].append(cpu)
-    again, alone = ({s: statistics.median(v) for s, v in f.items()} for f in figures.values())
-    print(f"CPU seconds of each job, {count} wells; load {os.getloadavg()[0]:.1f}")
-    print("| job | full run | a well of it, ms | plate of one well | one well changed |")
-    print("|---|---|---|---|---|")
-    bound = 0.0
-    for stage, cpu in full.items():
-        whole = stage in ("aggregate", "report")
-        bound += cpu if whole else alone[stage]
-        by_well = "" if whole else f"{1000 * (cpu - alone[stage]) / (count - 1):.0f}"
-        print(f"| {stage} | {cpu:.2f} | {by_well} | {alone[stage]:.2f} | {again[stage]:.2f} |")
-    print(
-        f"sum {sum(again.values()):.2f} s; bound (starts with one well, tables, report) {bound:.2f} s"
+    whole, again, alone = (
+        {s: statistics.median(v) for s, v in of.items()} for of in figures.values()
     )
+    print(
+        f"CPU seconds of each job, {count} wells, medians of {args.rounds}; load {os.getloadavg()[0]:.1f}"
+    )
+    print("| job | full run, once | a well of it, ms | start or table anew | one well changed |")
+    print("|---|---|---|---|---|")
+    for stage, cpu in full.items():
+        by_well = "" if stage in whole else f"{1000 * (cpu - alone[stage]) / (count - 1):.0f}"
+        bound = whole.get(stage, alone[stage])
+        print(f"| {stage} | {cpu:.2f} | {by_well} | {bound:.2f} | {again[stage]:.2f} |")
+    print(
+        f"sum {sum(again.values()):.2f} s; bound (starts with one well, tables and report anew) "
+        f"{sum((alone | whole).values()):.2f} s"
+    )
+    print("rounds:", {of: dict(spent) for of, spent in figures.items()})
+
+
+def forget(settings: Path, plate: str, stages: Sequence[str]) -> None:
+    """Let these stages be made again of what is there."""
+    project = Project.read(config.read(settings))
+    for stage in stages:
+        markers.remove(project, plate, stage)
+        project.ledger_path(stage, plate).unlink()
 
 
 def run_jobs(settings: Path, plate: str) -> dict[str, float]:
