@@ -60,13 +60,9 @@ def test_what_was_lost_comes_back(screen, finished, lost):
     assert_same(screen, finished)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("plate", "how"),
-    [
-        ("P2", "unreadable"),
-        pytest.param("P2", "other pixels", marks=pytest.mark.long),
-        pytest.param("P1", "other pixels", marks=pytest.mark.long),
-    ],
+    ("plate", "how"), [("P2", "unreadable"), ("P2", "other pixels"), ("P1", "other pixels")]
 )
 def test_a_repair_that_comes_out_otherwise_is_followed_by_the_next_run(
     screen, tmp_path, plate, how
