@@ -1,5 +1,4 @@
 from plateglass.ledger import Ledger, fingerprint, todo
-from plateglass.plates import well_name
 from screen import PARTS
 
 
@@ -70,9 +69,5 @@ def test_any_flipped_bit_costs_no_more_than_its_lines(tmp_path):
         damaged[bit // 8] ^= 1 << bit % 8
         whole.path.write_bytes(damaged)
         found = Ledger(whole.path)
-        assert sum(found.get(well) == whole[well] for well in whole) >= 1
-        todo(found, {well: whole[well]["parts"] for well in whole})
-        for well, entry in found.items():
-            assert well_name(well) == well  # stages take out what nobody wants, by its name
-            assert entry["parts"].keys() >= PARTS.keys()
-            assert isinstance(entry["key"], str) and isinstance(entry.get("files", {}), dict)
+        assert found.items() <= whole.items()  # what is left is as it was written
+        assert len(found) >= (2 if text[bit // 8] != ord("\n") else 1)

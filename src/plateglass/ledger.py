@@ -7,12 +7,12 @@ job can take it away.
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from plateglass.files import write_atomically
-from plateglass.plates import well_name
 
 WHOLE = ""  # stands for the well in the one line of a stage of a whole plate
 DAMAGED = "stored result is damaged"  # why a well is done again
@@ -42,11 +42,10 @@ class Ledger(dict[str, dict[str, Any]]):
             lines = []
         for line in lines:
             try:
-                entry = json.loads(line)
-            except ValueError:  # the torn last line of a killed job, or a damaged one
-                continue
-            if _is_whole(entry):  # else the well has no result that is known, and is computed again
-                self._take(entry)
+                entry = _entry(line)
+            except ValueError:  # the torn last line of a killed job, or a damaged one: of its well
+                continue  # no result is known then, and it is computed again
+            self._take(entry)
 
     def add(self, well: str, **entry: Any) -> None:
         """Append a well's line; ``gone=True`` takes the well out."""
@@ -54,13 +53,13 @@ class Ledger(dict[str, dict[str, Any]]):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b") as file:
             torn = file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-            file.write((b"\n" if torn else b"") + json.dumps(entry).encode() + b"\n")
+            file.write((b"\n" if torn else b"") + _line(entry))
         self._take(entry)
 
     def compact(self) -> None:
         """Rewrite with one line a well, in the wells' order."""
-        lines = (json.dumps({"well": well, **self[well]}) for well in sorted(self))
-        write_atomically(self.path, "".join(line + "\n" for line in lines))
+        lines = (_line({"well": well, **self[well]}) for well in sorted(self))
+        write_atomically(self.path, b"".join(lines))
 
     def computed(self) -> dict[str, dict[str, Any]]:
         """The wells that have a result: all but the quarantined ones."""
@@ -84,24 +83,23 @@ class Ledger(dict[str, dict[str, Any]]):
             self[well] = entry
 
 
+def _line(entry: dict[str, Any]) -> bytes:
+    """A line, whose last entry is a checksum of the rest: one flipped digit would be JSON too."""
+    text = json.dumps(entry).encode()
+    return text[:-1] + b', "crc": "%08x"}\n' % zlib.crc32(text)
+
+
+def _entry(line: bytes) -> Any:
+    """What `_line` wrote, without its end; ValueError where that is not what stands there."""
+    text, _, crc = line.rpartition(b', "crc": "')
+    if crc != b'%08x"}' % zlib.crc32(text + b"}"):
+        raise ValueError("not as written")
+    return json.loads(text + b"}")
+
+
 def told(entry: dict[str, Any]) -> list[Any]:
     """What of a well's line tells how it came out."""
     return [entry.get(name) for name in ("key", "quarantine", "left_out")]
-
-
-def _is_whole(entry: Any) -> bool:
-    """Whether a line is one that `Ledger.add` wrote, with all that is asked of it."""
-    if not isinstance(entry, dict) or not isinstance(well := entry.get("well"), str):
-        return False
-    if well != WHOLE and well_name(well) != well:
-        return False
-    if entry.get("gone"):
-        return True
-    files, parts = entry.get("files", {}), entry.get("parts", {})
-    kinds = isinstance(parts, dict) and isinstance(files, dict)
-    of_well = well == WHOLE or (kinds and {"in", "code", "params"} <= parts.keys())
-    kinds &= isinstance(entry.get("quarantine" if entry.get("key") is None else "key"), str)
-    return of_well and kinds
 
 
 def todo(
