@@ -146,7 +146,7 @@ def test_wells_run_in_the_workers_and_no_more_than_two_a_thread_wait(raw, tmp_pa
             dask.wait_for_workers(2)
             back = []
             for found in wells._spread(
-                dask, lambda job, well: (os.getpid(), well), job, source(), {}
+                dask, lambda job, well: (os.getpid(), well), job, source(), None, {}
             ):
                 back.append(found)
                 assert len(sent) <= len(back) + 2 * len(cluster.team)

@@ -41,12 +41,12 @@ import sys, time
 from plateglass import cli, wells
 from plateglass.stages import ingest
 
-def slowly(job, well, stage, **given):
+def slowly(job, well, own, stage, **given):
     time.sleep(0.3)
-    return stage(job, well, **given)
+    return stage(job, well, own, **given)
 
-def each(job, function, todo, **given):
-    return wells.each(job, slowly, todo, stage=function, **given)
+def each(job, function, todo, own, **given):
+    return wells.each(job, slowly, todo, own, stage=function, **given)
 
 if __name__ == "__main__":
     ingest.each = each

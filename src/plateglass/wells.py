@@ -140,9 +140,15 @@ class Result:
 
 
 def each(
-    job: Job, function: Callable[..., T], wells: Sequence[str], **given: Any
+    job: Job,
+    function: Callable[..., T],
+    wells: Sequence[str],
+    own: Callable[[str], Any] | None = None,
+    **given: Any,
 ) -> Iterator[T | Result]:
     """``function(job, well, **given)`` for each well, results as they finish.
+
+    ``own`` gives what is a well's alone, ``function(job, well, own(well), **given)``.
 
     In as many worker processes as the job has threads, in this process where that is one or the
     wells are few. A ``DataError`` quarantines its well; any other error ends the job, after the
@@ -151,10 +157,10 @@ def each(
     """
     if job.config.run.dask is None and not _in_own_workers(job, wells):
         for well in wells:
-            yield _attempt(function, job, well, given)
+            yield _attempt(function, job, _what(well, own), given)
         return
     with client(job, len(wells)) as dask:
-        yield from _spread(dask, function, job, wells, given)
+        yield from _spread(dask, function, job, wells, own, given)
 
 
 def begin_imports(job: Job, wells: Sequence[str]) -> None:
@@ -299,17 +305,27 @@ def _running(scheduler: str) -> Any:
     return found
 
 
+def _what(well: str, own: Callable[[str], Any] | None) -> tuple:
+    """What a function is called with of a well, by place."""
+    return (well,) if own is None else (well, own(well))
+
+
 def _spread(
-    dask: Any, function: Callable[..., T], job: Job, wells: Iterable[str], given: dict
+    dask: Any,
+    function: Callable[..., T],
+    job: Job,
+    wells: Iterable[str],
+    own: Callable[[str], Any] | None,
+    given: dict,
 ) -> Iterator[T | Result]:
     """Keep a window of wells under way, so that a plate of any size needs the same memory."""
 
     def submit(well: str) -> Any:
         known = {well: job.known[well]} if well in job.known else {}
-        alone = replace(job, project=own, known=known)
-        return dask.submit(_attempt, function, alone, well, given, pure=False)
+        alone = replace(job, project=project, known=known)
+        return dask.submit(_attempt, function, alone, _what(well, own), given, pure=False)
 
-    own = job.project.only(job.plate)  # not a thousand plates to each well
+    project = job.project.only(job.plate)  # not a thousand plates to each well
     watch, waiting, under_way = _Watch(dask, job), iter(wells), set()
     # not as_completed: it looks ten times a second, and can be left only by a result
     ended: SimpleQueue[Any] = SimpleQueue()
@@ -431,10 +447,10 @@ class _Watch:
         )
 
 
-def _attempt(function: Callable[..., T], job: Job, well: str, given: dict) -> T | Result:
+def _attempt(function: Callable[..., T], job: Job, what: tuple, given: dict) -> T | Result:
     try:
-        made = function(job, well, **given)
+        made = function(job, *what, **given)
         # what readers of network stages hand back (crops) is no result yet
         return made.sign(job.plate_dir) if isinstance(made, Result) else made
     except DataError as error:
-        return Result(well, quarantine=str(error), stored={})
+        return Result(what[0], quarantine=str(error), stored={})

@@ -13,6 +13,7 @@ import yaml
 from plateglass import config as settings
 from plateglass import parts, store
 from plateglass.formats import ask, usual_format
+from plateglass.layouts import listing
 from plateglass.measure import quality
 from plateglass.project import Project
 from plateglass.stages import ingest
@@ -62,7 +63,7 @@ class Raw:
     def ingest(self, *wells, known=(), threads=1):
         """Run the job; well → Result."""
         job = self.job(known, threads)
-        found = ingest.listing(job.entry, job.config)
+        found = listing(job.entry, job.config)
         usual = usual_format(ask(found, found.wells, {}))
         done = ingest.run(job, list(wells or sorted(found.wells)), found, usual)
         results = {result.well: result for result in done}

@@ -4,7 +4,7 @@ A layout reads names (or an index file) and opens no image: the plan asks it at 
 costs one walk over the folder and imports the standard library only. `tiff` reads the planes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -82,9 +82,7 @@ class Listing:
     )
 
     def planes(self, well: str) -> list[Plane]:
-        """Planes of a well by site, channel and z; SetupError for one that is not there."""
-        if well not in self._planes:  # of a worker's own listing, made later than its job's
-            raise SetupError(_gone(self.folder / well))
+        """Planes of a well by site, channel and z."""
         return [
             Plane(well, site, channel, z, file, page)
             for (site, channel, z), (file, page) in sorted(self._planes[well].items())
@@ -113,6 +111,11 @@ class Listing:
             )
         planes[place] = (file, page)
         self.wells[well].append(mark)
+
+    def only(self, well: str) -> "Listing":
+        """The same of one well: what its worker is given."""
+        planes = {well: self._planes[well]}
+        return replace(self, wells={well: self.wells[well]}, ignored=[], _planes=planes)
 
     def drop(self, well: str) -> None:
         """Take a well out."""

@@ -18,13 +18,12 @@ from plateglass import __version__, parts, store
 from plateglass.errors import DataError
 from plateglass.files import digest
 from plateglass.formats import like
-from plateglass.layouts import Format, Listing, Plane, listing, tiff
+from plateglass.layouts import Format, Listing, Plane, tiff
 from plateglass.measure import quality
 from plateglass.stages import STAGES
 from plateglass.wells import Job, Result, each
 
 SAME_SIZE = 0.01  # of a pixel's size: what headers round away
-_listings: dict[tuple[str, str], Listing] = {}
 
 
 def run(job: Job, wells: list[str], found: Listing, usual: Format) -> Iterator[Result]:
@@ -32,22 +31,23 @@ def run(job: Job, wells: list[str], found: Listing, usual: Format) -> Iterator[R
 
     ``found`` is the plate's index, ``usual`` what its images are like (`formats.judge`).
     """
-    _listings[job.plate, job.key] = found
     if not (job.config.ingest.pixel_size_um or found.pixel_size_um or usual.pixel_size_um):
         print(
             f"note: {job.plate}: most images do not tell their pixel size, 1 µm is taken; set "
             "ingest.pixel_size_um"
         )
-    return each(job, one_well, wells, usual=usual, display=_display_before(job))
+    # not listed again by workers, whose node may still see a share as it was a minute ago
+    return each(job, one_well, wells, found.only, usual=usual, display=_display_before(job))
 
 
-def one_well(job: Job, well: str, usual: Format, display: store.Display | None) -> Result:
+def one_well(
+    job: Job, well: str, index: Listing, usual: Format, display: store.Display | None
+) -> Result:
     """Read, measure and store a well, a site at a time. Counts: planes and files read, fields.
 
-    ``display``: how the plate's other fields are painted; see `finish`.
+    ``index``: the well's files. ``display``: how the plate's other fields are painted; see `finish`.
     """
     channels, settings = list(job.config.channel_names), job.config.ingest
-    index = _listing(job)
     planes = index.planes(well)
     reader = _Reader(index.folder)
     kept: dict[int, str] = {}  # site → key of its pixels
@@ -58,7 +58,9 @@ def one_well(job: Job, well: str, usual: Format, display: store.Display | None) 
         except DataError as error:
             index.still_there(well)
             # Files by their names in the plate's folder, so that a moved plate's tables stay.
-            reasons.append(str(error).replace(f"{index.folder}/", ""))
+            why = str(error).replace(f"{index.folder}/", "")
+            # a name may be no UTF-8, which tables are
+            reasons.append(why.encode(errors="backslashreplace").decode())
             rows.append({"Metadata_Site": site, "Metadata_Quarantine": reasons[-1]})
             continue
         rows.append({"Metadata_Site": site} | _measure(image, channels))
@@ -253,11 +255,3 @@ def _stored(job: Job, well: str) -> dict[str, tuple[int, str]]:
 def _reason(reasons: list[str]) -> str:
     """One sentence for a well of which every site is bad."""
     return reasons[0] if len(reasons) == 1 else f"all {len(reasons)} sites; {reasons[0]}"
-
-
-def _listing(job: Job) -> Listing:
-    """The plate's index, made once a process: workers are given the well's name alone."""
-    key = job.plate, job.key
-    if key not in _listings:
-        _listings[key] = listing(job.entry, job.config)
-    return _listings[key]
