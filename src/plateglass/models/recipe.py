@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from plateglass.errors import DataError
+from plateglass.errors import DamageError, DataError
 from plateglass.files import replacing, write_atomically
 from plateglass.models.backbone import Network
 from plateglass.models.controls import Donors
@@ -89,26 +89,35 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], notes: dict | No
         temporary.chmod(0o644)  # safetensors writes for the owner alone
 
 
-def load_model(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> Model:
+def load_model(
+    folder: Path, wanted: Callable[[str], bool] = lambda name: True, own: bool = False
+) -> Model:
     """Read a model; ``wanted`` chooses among the networks by name.
 
     Raises
     ------
     DataError
         A file is missing or damaged, of another format, or does not fit ``model.json``.
+    DamageError
+        The same of the screen's ``own`` model, which train makes anew.
     """
-    folder = Path(folder)
+    try:
+        return _read(Path(folder), wanted)
+    except DataError as error:
+        if own:
+            raise DamageError(folder, f"cannot be used ({error})") from error
+        raise DataError(f"{folder}: {error}; train again") from error
+
+
+def _read(folder: Path, wanted: Callable[[str], bool]) -> Model:
     try:
         info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
         donors = Donors.read(folder / "donors.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{folder}: the model cannot be read ({error}); train again") from error
+        raise DataError(f"the model cannot be read ({error})") from error
     if info.get("format") != FORMAT:
-        raise DataError(
-            f"{folder / 'model.json'}: format {info.get('format')!r}, this version reads {FORMAT}; "
-            "train again"
-        )
+        raise DataError(f"format {info.get('format')!r}, this version reads {FORMAT}")
     networks = {}
     for name in filter(wanted, info["networks"]):
         network = rebuild(info)
@@ -118,6 +127,6 @@ def load_model(folder: Path, wanted: Callable[[str], bool] = lambda name: True) 
         try:
             network.load_state_dict(own)
         except RuntimeError as error:
-            raise DataError(f"{folder}: {name} does not fit model.json; train again") from error
+            raise DataError(f"{name} does not fit model.json") from error
         networks[name] = network.eval()
     return Model(info, networks, donors)

@@ -5,6 +5,8 @@ that cross the wells of one network.
 """
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ from plateglass.errors import UserError
 from plateglass.explain.fidelity import cell_share
 from plateglass.explain.gradcam import upsample
 from plateglass.explain.pcim import RECIPES, pcim
+from plateglass.files import damage_of
 from plateglass.models import device
 from plateglass.models.batches import Batches
 from plateglass.models.recipe import Model, judge_of, load_model
@@ -49,7 +52,9 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
     if recipe not in RECIPES:
         raise UserError(f"attribute.recipe is {recipe!r}; write one of {', '.join(RECIPES)}")
     chosen = device.choose(job.config.run.device)
-    model = load_model(job.model_dir, lambda name: name.startswith("seed0.")).to(chosen)
+    model = load_model(
+        job.model_dir, lambda name: name.startswith("seed0."), own=job.project.trains
+    ).to(chosen)
     networks = {well: judge_of(model.fold(job.plate, well)) for well in wells}
     by_network = sorted(wells, key=lambda well: (networks[well], well))
     drawn = each(
@@ -82,8 +87,13 @@ def prepare(
     names = ["Metadata_Site", "Metadata_Cell", "Metadata_Class"]
     rows = parts.read(job.part("features", well), names)
     rows = draw(job.plate, well, rows, job.config.attribute.cells_per_well)
-    with np.load(job.part("features", well).with_suffix(".maps.npz")) as kept:
-        coarse = kept["maps"][rows.index]
+    path = job.part("features", well).with_suffix(".maps.npz")
+    with (
+        damage_of(path, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
+        np.load(path) as kept,
+    ):
+        coarse = kept["maps"]
+    coarse = coarse[rows.index]
     pieces = {"x": [np.zeros((0, len(job.config.channels), size, size), np.float32)]}
     pieces |= {"mask": [np.zeros((0, size, size), bool)], "centre": [np.zeros((0, 2))]}
     order = [np.zeros(0, int)]
