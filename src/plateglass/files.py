@@ -25,6 +25,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, of: str = "") -> None:
+    """Delete what killed jobs left of `replacing` in a folder where no other writes; ``of``: begins so."""
+    for path in folder.glob(f".{of}*.*"):
+        if path.suffix[1:].isdecimal():
+            path.unlink(missing_ok=True)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write the whole content, or leave what was there."""
     with replacing(path) as temporary:

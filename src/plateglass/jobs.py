@@ -18,7 +18,7 @@ from typing import Any
 from plateglass import formats, keys, lock, markers, store
 from plateglass.contents import Contents
 from plateglass.errors import DamageError, DataError, UserError
-from plateglass.files import digest, write_atomically
+from plateglass.files import digest, sweep, write_atomically
 from plateglass.keys import Key
 from plateglass.layouts import Format
 from plateglass.ledger import WHOLE, Ledger, fingerprint, todo, told
@@ -71,6 +71,9 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
         threads=threads,
         model=project.model_key() if project.has_model else None,
     )
+    for folder in (job.plate_dir, job.plate_dir / "model"):
+        sweep(folder)
+    sweep(job.state / "ledger", of=f"{plate}.")
     start = time.monotonic()
     try:
         if stage == "demo":
@@ -95,21 +98,34 @@ def _check_asked(asked: Key, contents: Contents, stage: str, plate: str) -> None
     Raises
     ------
     UserError
-        Settings or platemaps are others.
+        Settings or platemaps are others, or the plate is not in the sheet any more.
     DamageError
-        A ledger in front tells otherwise than its stage's marker: lines are lost, or others.
+        A ledger in front tells otherwise than its stage's marker: lines are lost, or others. Or the
+        networks are not those that their ledger tells of.
     """
     project = contents.project
+    if plate != SCREEN and plate not in project.names:
+        raise UserError(
+            f"plate {plate} was taken from the sheet after this run was planned; nothing was computed, "
+            f"{AGAIN}"
+        )
     if asked.basis != keys.short(project.basis(stage, plate)):
         raise UserError(
             f"{plate} {stage}: the settings or a platemap changed after this run was planned; "
             f"nothing was computed, {AGAIN}"
         )
     plates = project.training_plates() if stage == "train" else [plate]
-    for name, of in itertools.product(plates, earlier(stage)):
-        marker = contents.markers.get((name, of)) if STAGES[of].wells else None
+    in_front = [of for of in project.well_stages() if of in earlier(stage)]
+    for name, of in itertools.product(plates, in_front):
+        marker = contents.markers.get((name, of))
         if marker and marker.output and marker.output != contents.output(of, name):
             raise DamageError(project.ledger_path(of, name), "does not tell what its job left")
+    if (
+        project.trains
+        and "train" in earlier(stage)
+        and project.model_key() != contents.output("train", SCREEN)
+    ):
+        raise DamageError(project.model_dir / "model.json", "is not what train left")
 
 
 def _keep_platemap(project: Project, plate: str) -> None:
@@ -142,7 +158,7 @@ def _doubt(project: Project, damaged_file: Path) -> None:
     for stage in STAGES:
         if project.ledger_path(stage, plate).exists():
             markers.begun(project, plate, stage).touch()
-            markers.remove(project, plate, stage)
+        markers.remove(project, plate, stage)
 
 
 def _note_cost(job: Job, seconds: float) -> None:
@@ -176,6 +192,8 @@ def _wells(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
     wants = project.wants(stage, plate, found.wells, usual and str(usual))
     if stage == "features":
         _freeze_units(project, plate)
+    # before the work: what changes meanwhile was not used
+    inputs = contents.inputs(stage, plate, listed(found.wells))
     root = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}.get(stage)
     # also what a killed job did not note any more, or of which the note is lost
     stored = set(store.wells(root)) if root else set()
@@ -223,7 +241,6 @@ def _wells(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
         store.write_groups(root)
     groups = [root, *root.glob("[!.]*")] if root else []
     files = [path for group in groups if (path := group / "zarr.json").exists()]
-    inputs = contents.inputs(stage, plate, listed(found.wells))
     return {"inputs": inputs, "output": ledger.output()}, files
 
 
@@ -344,6 +361,7 @@ def _whole(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
         module = importlib.import_module(f"plateglass.stages.{stage}")
         if stage == "train":
             learnt = module.learn(replace(job, model=key))  # meanwhile the old networks stand
+            _still_teaches(project, key)
         ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
         if stage == "train":
             module.write(replace(job, model=key), learnt)
@@ -360,6 +378,19 @@ def _whole(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
     if stage == "report" and plate == SCREEN:
         hold_to_strict(project)
     return {"inputs": key}, [job.plate_dir / name for name in names]
+
+
+def _still_teaches(project: Project, key: str) -> None:
+    """DataError where another run made something else of the training wells while networks learnt."""
+    contents = Contents(project)
+    plates = project.training_plates()
+    if contents.key_of_taught({name: contents.taught(name, anew=True) for name in plates}) == key:
+        return
+    # else what was learnt of them would be taken up again, were they put back
+    shutil.rmtree(project.state / "train", ignore_errors=True)
+    raise DataError(
+        f"{SCREEN} train: training wells came out otherwise while networks learnt from them; {AGAIN}"
+    )
 
 
 def _names_of_whole(job: Job) -> list[str]:

@@ -211,7 +211,8 @@ class Plan:
     def _name_leftovers(self) -> None:
         """Plates that left the sheet keep their results; say which."""
         ledgers = self.project.state / "ledger"
-        known = {name.split(".")[0] for name in os.listdir(ledgers)} if ledgers.is_dir() else set()
+        names = os.listdir(ledgers) if ledgers.is_dir() else []
+        known = {name.split(".")[0] for name in names if name[0] != "."}  # else of a killed job
         left = sorted(
             name
             for name in known - set(self.project.names) - {SCREEN}

@@ -19,6 +19,8 @@ def test_a_plate_taken_from_the_sheet_while_a_run_is_under_way(screen):
     for stage in ("aggregate", "report"):
         with pytest.raises(UserError, match=f"screen {stage}: the settings or a platemap changed"):
             jobs.run(screen.project(), stage, SCREEN, keys[SCREEN, stage], 1)
+    with pytest.raises(UserError, match="plate P2 was taken from the sheet after this run was pla"):
+        jobs.run(screen.project(), "report", "P2", keys["P2", "report"], 1)
     screen.sheet["P2"] = row
     screen.write()
     assert (SCREEN, "report", "") in screen.run()

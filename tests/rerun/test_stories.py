@@ -46,6 +46,7 @@ class Story(Bare):
         super().__init__(folder)
         self.draw, self.told, self.read, self.unseen = random.Random(seed), [], {}, set()
         self.steps = None  # until a kill
+        self.garbled = False
         stand_in(monkeypatch, lambda plate, well, text: self.read.update({(plate, well): text}))
         for owner, name in KILLED_AT:
             monkeypatch.setattr(owner, name, self._killed_around(getattr(owner, name)))
@@ -138,10 +139,23 @@ class Story(Bare):
 
     def line_lost(self):
         for path in self._one_of(".plateglass/ledger/*"):
-            lines = path.read_text().splitlines(keepends=True)
+            lines = path.read_bytes().splitlines(keepends=True)
             if lines:
                 lines.pop(self.draw.randrange(len(lines)))
-            path.write_text("".join(lines))
+            path.write_bytes(b"".join(lines))
+
+    def ledger_flipped(self):
+        for path in self._one_of(".plateglass/ledger/*"):
+            if not (content := bytearray(path.read_bytes())):  # all of its wells were taken out
+                continue
+            content[self.draw.randrange(len(content))] ^= 1 << self.draw.randrange(8)
+            path.write_bytes(content)
+
+    def model_garbled(self):
+        """At the same size: where no job reads it, only `verify: full` sees it."""
+        self.garbled = True
+        for path in self._one_of("screen/model/*"):
+            path.write_bytes(bytes(path.stat().st_size))
 
     def model_lost(self):
         for path in self._one_of("screen/model/*"):
@@ -171,7 +185,8 @@ class Story(Bare):
         edits = [self.image_replaced, self.setting_changed, self.well_relabelled]
         rare = [self.images_of_another_format, self.image_replaced_unseen, self.image_removed]
         rare += [self.training_switched, self.plate_in_or_out, self.engines_file_lost]
-        rare += [self.marker_torn, self.digest_flipped, self.line_lost, self.model_lost]
+        rare += [self.marker_torn, self.digest_flipped, self.line_lost, self.ledger_flipped]
+        rare += [self.model_lost, self.model_garbled]
         runs = [self.run_until, self.run_until, self.run_with_retries, self.run_killed]
         what = self.draw.choice([*edits, *edits, *rare, *runs, *runs])
         self.told.append(what.__name__)
@@ -184,6 +199,9 @@ class Story(Bare):
         """Run until no run fails; nothing is to be done then, and all is made of what lies there."""
         if "no" == self.train["P1"] == self.train.get("P2"):
             self.train["P1"] = "yes"
+            self.write()
+        if self.garbled:
+            self.settings["run"]["verify"] = "full"
             self.write()
         for _ in range(4):
             failed = self.run(self.draw)

@@ -2,16 +2,19 @@
 
 import json
 import os
+import random
 import shutil
 
 import pytest
 import tifffile
 from changes import CHANNELS, put_back, relabel, remove_images, set_section
+from stand_ins import LABELS, Bare, stand_in
 
 from plateglass import jobs, store
 from plateglass.contents import Contents
 from plateglass.errors import DamageError, DataError
 from plateglass.models import cohort
+from plateglass.plan import Plan
 from plateglass.stages import SCREEN, STAGES
 from screen import Screen, assert_same
 
@@ -301,3 +304,33 @@ def test_jobs_that_are_forced_long_after_are_held_to_nothing_of_then(screen):
         run_one(screen, plan, plate, stage)
     assert told == {path: path.read_bytes() for path in told}  # nothing was computed
     assert screen.plan().reasons == {}
+
+
+def test_training_wells_that_another_run_changed_while_networks_learnt_are_learnt_anew(
+    tmp_path, monkeypatch
+):
+    """Locks are of plates: train holds the screen's alone."""
+    bare = Bare(tmp_path)
+    stand_in(monkeypatch, lambda plate, well, text: None)
+    modules = jobs.importlib.import_module
+    learn, plan = modules("plateglass.stages.train").learn, Plan(bare.project())
+
+    def meanwhile(job):
+        learnt = learn(job)
+        bare.photograph("P1", "A01", "aother")
+        other = Plan(bare.project())
+        for stage in ("ingest", "segment"):
+            jobs.run(bare.project(), stage, "P1", other.keys["P1", stage], 1)
+        return learnt
+
+    for stage in ("ingest", "segment"):
+        run_one(bare, plan, "P1", stage)
+    monkeypatch.setattr(modules("plateglass.stages.train"), "learn", meanwhile)
+    with pytest.raises(DataError, match="came out otherwise while networks learnt from them"):
+        run_one(bare, plan, SCREEN, "train")
+    assert not (bare.results / "screen/model/model.json").exists()
+    monkeypatch.setattr(modules("plateglass.stages.train"), "learn", learn)
+    assert bare.run(random.Random(0)) == {}
+    assert Plan(bare.project()).reasons == {}
+    texts = {(p, w): bare.raw(p, w).read_text() for p in bare.plates for w in LABELS}
+    assert bare.differences(texts) == []
