@@ -102,9 +102,7 @@ class Contents:
     @cached_property
     def learnt(self) -> dict[str, dict[str, str]]:
         """Plate → what the networks that stand learnt from it, as `taught`."""
-        taught = self.project.ledger("train", SCREEN).get(WHOLE, {}).get("taught")
-        found = taught if isinstance(taught, dict) else {}  # or a flipped bit
-        return {plate: digests for plate, digests in found.items() if isinstance(digests, dict)}
+        return self.project.ledger("train", SCREEN).get(WHOLE, {}).get("taught", {})
 
     def _cells(self, plate: str) -> list[Any]:
         """A plate's cells and its units."""

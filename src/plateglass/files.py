@@ -26,9 +26,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path, of: str = "") -> None:
-    """Delete what killed jobs left of `replacing` in a folder where no other writes; ``of``: begins so."""
+    """Delete what killed jobs left of `replacing` where no other writes now: of names that begin so."""
     for path in folder.glob(f".{of}*.*"):
-        if path.suffix[1:].isdecimal():
+        if path.suffix[1:].isdecimal() and path.is_file():
             path.unlink(missing_ok=True)
 
 

@@ -70,7 +70,7 @@ def _known(own: dict[str, Any], found: "Raw", ledger: Ledger) -> dict[str, Forma
     known = {}
     for well, entry in ledger.items():
         if {**own, "in": found.wells.get(well)}.items() <= entry["parts"].items():
-            with contextlib.suppress(KeyError, TypeError, ValueError):  # or a flipped bit
+            with contextlib.suppress(KeyError, ValueError):  # not told, or in other words
                 known[well] = Format.read(entry["like"])
     return known
 

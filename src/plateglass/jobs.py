@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ def run(project: Project, stage: str, plate: str, key: str, threads: int) -> Non
 
 def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> None:
     asked, contents = Key.read(key), Contents(project)
+    if plate not in (SCREEN, *project.names):
+        raise UserError(
+            f"plate {plate} was taken from the sheet after this run was planned; nothing was computed, "
+            f"{AGAIN}"
+        )
     if stage in STAGES:
         _check_asked(asked, contents, stage, plate)
     for name in project.training_plates() if stage == "train" else [plate]:
@@ -69,11 +75,9 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
         project=project,
         key=key,
         threads=threads,
-        model=project.model_key() if project.has_model else None,
     )
-    for folder in (job.plate_dir, job.plate_dir / "model"):
-        sweep(folder)
-    sweep(job.state / "ledger", of=f"{plate}.")
+    for folder in ("ledger", "done"):
+        sweep(job.state / folder, f"{plate}.{stage}.")
     start = time.monotonic()
     try:
         if stage == "demo":
@@ -98,17 +102,12 @@ def _check_asked(asked: Key, contents: Contents, stage: str, plate: str) -> None
     Raises
     ------
     UserError
-        Settings or platemaps are others, or the plate is not in the sheet any more.
+        Settings or platemaps are others.
     DamageError
         A ledger in front tells otherwise than its stage's marker: lines are lost, or others. Or the
-        networks are not those that their ledger tells of.
+        networks that the job applies or reports of are not, byte for byte, what train left.
     """
     project = contents.project
-    if plate != SCREEN and plate not in project.names:
-        raise UserError(
-            f"plate {plate} was taken from the sheet after this run was planned; nothing was computed, "
-            f"{AGAIN}"
-        )
     if asked.basis != keys.short(project.basis(stage, plate)):
         raise UserError(
             f"{plate} {stage}: the settings or a platemap changed after this run was planned; "
@@ -120,12 +119,13 @@ def _check_asked(asked: Key, contents: Contents, stage: str, plate: str) -> None
         marker = contents.markers.get((name, of))
         if marker and marker.output and marker.output != contents.output(of, name):
             raise DamageError(project.ledger_path(of, name), "does not tell what its job left")
-    if (
-        project.trains
-        and "train" in earlier(stage)
-        and project.model_key() != contents.output("train", SCREEN)
-    ):
-        raise DamageError(project.model_dir / "model.json", "is not what train left")
+    if project.trains and stage in ("features", "attribute", "report"):
+        whole = project.model_key() == contents.output("train", SCREEN)
+        if whole and stage != "report":  # which shows what is told of them alone
+            learnt = project.ledger("train", SCREEN)
+            whole = not markers.damaged(learnt, project.config.results / SCREEN, full=True)
+        if not whole:
+            raise DamageError(project.model_dir / "model.json", "is not what train left")
 
 
 def _keep_platemap(project: Project, plate: str) -> None:
@@ -197,6 +197,7 @@ def _wells(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
     root = {"ingest": job.store, "attribute": job.plate_dir / "attribution.zarr"}.get(stage)
     # also what a killed job did not note any more, or of which the note is lost
     stored = set(store.wells(root)) if root else set()
+    sweep(job.state / "parts" / plate / stage)
     left = job.wells_with_part(stage)
     lost = markers.damaged(ledger, job.plate_dir, doubted) | (stored & ledger.quarantined())
     reasons = todo(ledger, wants, lost)
@@ -358,10 +359,12 @@ def _whole(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
             ledger.compact()
     else:
         job.plate_dir.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            sweep((job.plate_dir / name).parent, Path(name).name)
         module = importlib.import_module(f"plateglass.stages.{stage}")
         if stage == "train":
-            learnt = module.learn(replace(job, model=key))  # meanwhile the old networks stand
-            _still_teaches(project, key)
+            unchanged = partial(_still_teaches, project, key)
+            learnt = module.learn(replace(job, model=key), unchanged)  # the old networks stand
         ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
         if stage == "train":
             module.write(replace(job, model=key), learnt)
@@ -381,16 +384,13 @@ def _whole(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
 
 
 def _still_teaches(project: Project, key: str) -> None:
-    """DataError where another run made something else of the training wells while networks learnt."""
+    """DataError where another run made something else of the training wells while crops were cut."""
     contents = Contents(project)
-    plates = project.training_plates()
-    if contents.key_of_taught({name: contents.taught(name, anew=True) for name in plates}) == key:
-        return
-    # else what was learnt of them would be taken up again, were they put back
-    shutil.rmtree(project.state / "train", ignore_errors=True)
-    raise DataError(
-        f"{SCREEN} train: training wells came out otherwise while networks learnt from them; {AGAIN}"
-    )
+    taught = {name: contents.taught(name, anew=True) for name in project.training_plates()}
+    if contents.key_of_taught(taught) != key:
+        raise DataError(
+            f"{SCREEN} train: training wells came out otherwise while their crops were cut; {AGAIN}"
+        )
 
 
 def _names_of_whole(job: Job) -> list[str]:

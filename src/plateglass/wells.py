@@ -39,7 +39,7 @@ class Job:
 
     ``project`` is what the settings, the sheet and the platemaps said when the job began; they may be
     edited since. ``known`` maps the wells already in the ledger to their content keys, ``model`` is
-    the model's key where there is one.
+    the key of the networks that train is to write.
     """
 
     stage: str

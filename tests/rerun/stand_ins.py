@@ -109,7 +109,7 @@ def _module(stage: str, read: Callable[[str, str, str], None]) -> ModuleType:
         for well in wells:
             job.part(stage, well).unlink(missing_ok=True)
 
-    def learn(job):
+    def learn(job, unchanged):
         rows = []
         for plate in job.project.training_plates():
             there, labels = job.of(plate), job.project.classed(plate)
@@ -118,6 +118,7 @@ def _module(stage: str, read: Callable[[str, str, str], None]) -> ModuleType:
                 (w, labels[w], _part(there, "segment", w)) for w in sorted(labels) if w in cells
             ]
             rows.append((plate, _units(there), cells))
+        unchanged()
         return fingerprint(rows, job.project.own("train"))
 
     def write(job, learnt):

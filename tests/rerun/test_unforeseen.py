@@ -12,7 +12,7 @@ from stand_ins import LABELS, Bare, stand_in
 
 from plateglass import jobs, store
 from plateglass.contents import Contents
-from plateglass.errors import DamageError, DataError
+from plateglass.errors import DamageError, DataError, UserError
 from plateglass.models import cohort
 from plateglass.plan import Plan
 from plateglass.stages import SCREEN, STAGES
@@ -306,31 +306,62 @@ def test_jobs_that_are_forced_long_after_are_held_to_nothing_of_then(screen):
     assert screen.plan().reasons == {}
 
 
-def test_training_wells_that_another_run_changed_while_networks_learnt_are_learnt_anew(
-    tmp_path, monkeypatch
-):
-    """Locks are of plates: train holds the screen's alone."""
-    bare = Bare(tmp_path)
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """Stages without pixels, and their modules."""
     stand_in(monkeypatch, lambda plate, well, text: None)
-    modules = jobs.importlib.import_module
-    learn, plan = modules("plateglass.stages.train").learn, Plan(bare.project())
+    return Bare(tmp_path)
 
-    def meanwhile(job):
-        learnt = learn(job)
+
+def all_is_made_of_what_lies_there(bare):
+    texts = {(p, w): bare.raw(p, w).read_text() for p in bare.plates for w in LABELS}
+    return Plan(bare.project()).reasons == {} and bare.differences(texts) == []
+
+
+def test_training_wells_that_another_run_changed_meanwhile_are_learnt_anew(bare, monkeypatch):
+    """Locks are of plates: train holds the screen's alone."""
+    train = jobs.importlib.import_module("plateglass.stages.train")
+    learn, plan = train.learn, Plan(bare.project())
+
+    def meanwhile(job, unchanged):
         bare.photograph("P1", "A01", "aother")
         other = Plan(bare.project())
         for stage in ("ingest", "segment"):
-            jobs.run(bare.project(), stage, "P1", other.keys["P1", stage], 1)
-        return learnt
+            run_one(bare, other, "P1", stage)
+        return learn(job, unchanged)
 
     for stage in ("ingest", "segment"):
         run_one(bare, plan, "P1", stage)
-    monkeypatch.setattr(modules("plateglass.stages.train"), "learn", meanwhile)
-    with pytest.raises(DataError, match="came out otherwise while networks learnt from them"):
+    monkeypatch.setattr(train, "learn", meanwhile)
+    with pytest.raises(DataError, match="came out otherwise while their crops were cut"):
         run_one(bare, plan, SCREEN, "train")
     assert not (bare.results / "screen/model/model.json").exists()
-    monkeypatch.setattr(modules("plateglass.stages.train"), "learn", learn)
+    monkeypatch.setattr(train, "learn", learn)
     assert bare.run(random.Random(0)) == {}
-    assert Plan(bare.project()).reasons == {}
-    texts = {(p, w): bare.raw(p, w).read_text() for p in bare.plates for w in LABELS}
-    assert bare.differences(texts) == []
+    assert all_is_made_of_what_lies_there(bare)
+
+
+@pytest.mark.parametrize("garbled", ["the key", "model.json", "model.safetensors", "a digit"])
+def test_networks_that_are_not_what_train_left_are_trained_again(bare, garbled):
+    """At the same size, so that no plan sees it before a job applies them."""
+    assert bare.run(random.Random(0)) == {}
+    model = bare.results / "screen/model/model.json"
+    whole = model.read_text()
+    path = model if garbled in ("the key", "a digit") else model.with_name(garbled)
+    if path.name == garbled:
+        path.write_bytes(bytes(path.stat().st_size))
+    else:
+        said = json.loads(whole)
+        name = "key" if garbled == "the key" else "text"
+        model.write_text(json.dumps({**said, name: "x" + said[name][1:]}))
+    bare.photograph("P2", "B01", "aother")
+    failed = bare.run(random.Random(0))
+    assert "is not what train left; give the same command again" in failed["P2", "features"]
+    assert bare.run(random.Random(0)) == {}
+    assert model.read_text() == whole
+    assert all_is_made_of_what_lies_there(bare)
+
+
+def test_a_demo_plate_taken_from_the_sheet_meanwhile_is_told(bare):
+    with pytest.raises(UserError, match="plate P9 was taken from the sheet after this run"):
+        jobs.run(bare.project(), "demo", "P9", "0.0.0.0.0", 1)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -442,6 +443,16 @@ def test_all_sites_bad(raw):
     for site in (1, 2):
         emptied(raw.path("A01", site, "1"))
     assert raw.ingest()["A01"].quarantine.startswith("all 2 sites; site 1, DNA: ")
+
+
+def test_a_bad_file_whose_name_is_no_utf8_is_named_in_the_table(raw):
+    raw.settings["ingest"]["pattern"] = PATTERN.replace(r"\.tif", r".?\.tif")
+    name = os.fsencode(raw.path("A01", 1, "1")).replace(b".tif", b"\xe9.tif")
+    raw.path("A01", 1, "1").rename(os.fsdecode(name))
+    emptied(Path(os.fsdecode(name)))
+    result = raw.ingest()["A01"]
+    assert "A01_s1_w1\\udce9.tif" in result.left_out[0]
+    assert "A01_s1_w1\\udce9.tif" in raw.part("A01").Metadata_Quarantine[0]
 
 
 def test_the_odd_well_is_refused_not_the_plate(raw):

@@ -15,12 +15,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from plateglass.errors import DamageError, DataError
+from plateglass.errors import DataError
 from plateglass.files import replacing, write_atomically
 from plateglass.models.backbone import Network
 from plateglass.models.controls import Donors
 
 FORMAT = 1
+ANEW = "delete the folder to have it trained anew, or name another in train.model"
 FINAL = "seed0.final"  # the network of which all wells get their embedding
 
 
@@ -89,35 +90,26 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], notes: dict | No
         temporary.chmod(0o644)  # safetensors writes for the owner alone
 
 
-def load_model(
-    folder: Path, wanted: Callable[[str], bool] = lambda name: True, own: bool = False
-) -> Model:
+def load_model(folder: Path, wanted: Callable[[str], bool] = lambda name: True) -> Model:
     """Read a model; ``wanted`` chooses among the networks by name.
 
     Raises
     ------
     DataError
         A file is missing or damaged, of another format, or does not fit ``model.json``.
-    DamageError
-        The same of the screen's ``own`` model, which train makes anew.
     """
-    try:
-        return _read(Path(folder), wanted)
-    except DataError as error:
-        if own:
-            raise DamageError(folder, f"cannot be used ({error})") from error
-        raise DataError(f"{folder}: {error}; train again") from error
-
-
-def _read(folder: Path, wanted: Callable[[str], bool]) -> Model:
+    folder = Path(folder)
     try:
         info = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "model.safetensors")
         donors = Donors.read(folder / "donors.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"the model cannot be read ({error})") from error
+        raise DataError(f"{folder}: the model cannot be read ({error}); {ANEW}") from error
     if info.get("format") != FORMAT:
-        raise DataError(f"format {info.get('format')!r}, this version reads {FORMAT}")
+        raise DataError(
+            f"{folder / 'model.json'}: format {info.get('format')!r}, this version reads {FORMAT}; "
+            f"{ANEW}"
+        )
     networks = {}
     for name in filter(wanted, info["networks"]):
         network = rebuild(info)
@@ -127,6 +119,6 @@ def _read(folder: Path, wanted: Callable[[str], bool]) -> Model:
         try:
             network.load_state_dict(own)
         except RuntimeError as error:
-            raise DataError(f"{name} does not fit model.json") from error
+            raise DataError(f"{folder}: {name} does not fit model.json; {ANEW}") from error
         networks[name] = network.eval()
     return Model(info, networks, donors)

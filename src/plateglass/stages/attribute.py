@@ -5,6 +5,7 @@ that cross the wells of one network.
 """
 
 import hashlib
+import io
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -52,9 +53,7 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
     if recipe not in RECIPES:
         raise UserError(f"attribute.recipe is {recipe!r}; write one of {', '.join(RECIPES)}")
     chosen = device.choose(job.config.run.device)
-    model = load_model(
-        job.model_dir, lambda name: name.startswith("seed0."), own=job.project.trains
-    ).to(chosen)
+    model = load_model(job.model_dir, lambda name: name.startswith("seed0.")).to(chosen)
     networks = {well: judge_of(model.fold(job.plate, well)) for well in wells}
     by_network = sorted(wells, key=lambda well: (networks[well], well))
     drawn = each(
@@ -88,10 +87,9 @@ def prepare(
     rows = parts.read(job.part("features", well), names)
     rows = draw(job.plate, well, rows, job.config.attribute.cells_per_well)
     path = job.part("features", well).with_suffix(".maps.npz")
-    with (
-        damage_of(path, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
-        np.load(path) as kept,
-    ):
+    torn = (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+    # from memory: the seeks of a torn file would look like the machine's faults
+    with damage_of(path, *torn), np.load(io.BytesIO(path.read_bytes())) as kept:
         coarse = kept["maps"]
     coarse = coarse[rows.index]
     pieces = {"x": [np.zeros((0, len(job.config.channels), size, size), np.float32)]}

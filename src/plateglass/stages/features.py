@@ -37,7 +37,7 @@ class Prepared:
 def run(job: Job, wells: list[str]) -> Iterator[Result]:
     """Measure these wells; one Result a well, its counts are cells and forward passes."""
     units = plate_units(job)
-    model = load_model(job.model_dir, own=job.project.trains) if job.project.has_model else None
+    model = load_model(job.model_dir) if job.project.has_model else None
     size = model.info["crop"]["px"] if model else 0
     if model:
         _same_scale(job, model, wells[0])

@@ -7,7 +7,7 @@ controls' tables. ``model.json`` is written last: without it there is no model.
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,12 +41,16 @@ class Learnt:
     trained: dict[str, Trained]
 
 
-def learn(job: Job) -> Learnt:
-    """Train all networks of the screen, in the engine's folder; resumes what it began."""
+def learn(job: Job, unchanged: Callable[[], None]) -> Learnt:
+    """Train all networks of the screen, in the engine's folder; resumes what it began.
+
+    ``unchanged`` raises where training wells are not what they were when the job began: it is asked
+    before their crops count.
+    """
     settings = job.config.train
     scratch = _scratch(job)
     if not (scratch / "cells" / "wells.json").exists():
-        collect(job, scratch / "cells")
+        collect(job, scratch / "cells", unchanged)
     with damage_of(scratch / "cells", ValueError, KeyError):
         pool = Pool.open(scratch / "cells")
     folds = cohort.split(pool.names, pool.classes, settings.folds)
@@ -98,8 +102,8 @@ def _scratch(job: Job) -> Path:
 
 
 # ---------------------------------------------------------------------- what is learnt from
-def collect(job: Job, folder: Path) -> None:
-    """Write the crops of all training wells to ``folder``, as a Pool opens it.
+def collect(job: Job, folder: Path, unchanged: Callable[[], None] = lambda: None) -> None:
+    """Write the crops of all training wells to ``folder``, as a Pool opens it; see `learn`.
 
     Raises
     ------
@@ -134,6 +138,7 @@ def collect(job: Job, folder: Path) -> None:
                     f"train.classes: {label!r} has {number} training well(s) with cells, 2 are needed "
                     "to hold wells out; see the quarantined wells in the report"
                 )
+        unchanged()
 
     Pool.create(folder, wells())
 
