@@ -1,10 +1,11 @@
 """ROAD gaps, planted pixels and seconds of attribution maps: the table of docs/benchmarks.md.
 
-    python tests/benchmarks/attribution.py --synthetic
+    python tests/benchmarks/attribution.py --synthetic [--retrain]
     python tests/benchmarks/attribution.py --results results --plate sbs_E-F
 
-The first draws crops whose deciding pixels are known and trains two networks on them. The second
-takes labelled wells of a plate that was run (its store, parts and model) and asks two networks of the
+The first draws crops whose deciding pixels are known and trains two networks on them; with --retrain
+it removes each map's most relevant pixels instead and trains anew without them. The second takes
+labelled wells of a plate that was run (its store, parts and model) and asks two networks of the
 model that never saw them. Intervals are bootstrapped over wells within each class; *first* is printed
 where the paired interval of PCIM's difference to the best rival excludes 0, else *tie*.
 """
@@ -21,11 +22,20 @@ import torch
 from torch import Tensor, nn
 
 from plateglass.explain import gradcam_from_parts, pcim, rivals
-from plateglass.explain.fidelity import average_precision, cell_share, deletion, insertion, road_gap
+from plateglass.explain.fidelity import (
+    average_precision,
+    cell_share,
+    deletion,
+    impute,
+    insertion,
+    ranking,
+    road_gap,
+)
 from plateglass.explain.pcim import RECIPES
 
 DRAWS = 1000
 BATCH = 64
+REMOVED = 0.1  # of a crop's pixels, before networks are trained anew
 
 
 @dataclass
@@ -174,6 +184,41 @@ def planted(seed: int, bright_field: bool = False, n: int = 120) -> Cells:
     accuracy = (cells.target() == labels).float().mean()
     print(f"synthetic seed {seed}: accuracy {accuracy:.3f}", file=sys.stderr)
     return cells
+
+
+def retrained(seed: int, bright_field: bool, recipes: list[str]) -> dict[str, float]:
+    """Remove and retrain (Hooker 2019): accuracy of networks that learn without what each map names.
+
+    The most relevant tenth of each crop's pixels is imputed, in crops to learn from and in those held
+    out. Lower is better: what is left tells less.
+    """
+    x, _, deciding, labels = draw_cells(1200, 2 * seed + 1000, bright_field)
+    held, _, there, wanted = draw_cells(600, 2 * seed + 1001, bright_field)
+    asked = train(x, labels, seed=2 * seed).requires_grad_(False)
+
+    def without(method, crops: Tensor, planted: Tensor) -> Tensor:
+        left = []
+        for part, known in zip(crops.split(BATCH), planted.split(BATCH)):
+            called = asked(part).argmax(1)
+            maps = method(asked, part, called) if method else known.float()
+            order = ranking(maps)
+            gone = torch.zeros_like(order, dtype=torch.bool)
+            gone.scatter_(1, order[:, -round(REMOVED * order.shape[1]) :], True)
+            left.append(impute(part, gone.view(maps.shape)))
+        return torch.cat(left)
+
+    def accuracy(network: nn.Module, crops: Tensor) -> float:
+        called = torch.cat([network(part).argmax(1) for part in crops.split(BATCH)])
+        return float((called == wanted).float().mean())
+
+    found = {"nothing removed": accuracy(asked, held)}
+    print("| pixels removed by | accuracy of a network trained without them |\n|---|---|")
+    print(f"| nothing removed | {found['nothing removed']:.3f} |", flush=True)
+    for name, method in (rows(recipes) | {"the planted pixels": None}).items():
+        anew = train(without(method, x, deciding), labels, seed=2 * seed + 1).requires_grad_(False)
+        found[name] = accuracy(anew, without(method, held, there))
+        print(f"| {name} | {found[name]:.3f} |", flush=True)
+    return found
 
 
 def draw_cells(n: int, seed: int, bright_field: bool, size: int = 64):
@@ -344,6 +389,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--synthetic", action="store_true")
     parser.add_argument("--bright-field", action="store_true", help="dark granules")
+    parser.add_argument("--retrain", action="store_true", help="remove and retrain")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--results", type=Path)
     parser.add_argument("--plate", default="sbs_E-F")
@@ -358,6 +404,10 @@ def main() -> None:
     if given.synthetic:
         for seed in given.seeds:
             kind = "bright field" if given.bright_field else "fluorescence"
+            if given.retrain:
+                print(f"\nremove and retrain, {kind}, {seed}\n")
+                figures[f"retrained {seed}"] = retrained(seed, given.bright_field, given.recipes)
+                continue
             cells = planted(seed, given.bright_field)
             figures[f"synthetic {seed}"] = report(
                 cells, given.recipes, f"synthetic, {kind}, {seed}", given.diagnostics

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from changes import WELL_STAGES, relabel, set_section, wells
+from changes import WELL_STAGES, set_section, wells
 
 from plateglass import jobs
 from plateglass.errors import DamageError, DataError
@@ -165,27 +165,6 @@ def test_a_model_cut_short_is_trained_again(screen, finished, file):
     path.write_bytes(path.read_bytes()[:100])
     assert screen.run() == [(SCREEN, "train", "")]
     assert_same(screen, finished)
-
-
-def test_what_killed_jobs_half_wrote_goes_and_stands_for_no_plate(screen):
-    half = [
-        screen.results / "P2/.cells.parquet.4711",
-        screen.results / ".plateglass/ledger/.P2.aggregate.jsonl.4711",
-        screen.results / ".plateglass/done/.P2.aggregate.x.4711",
-        screen.results / ".plateglass/parts/P2/segment/.A01.arrow.4711",
-    ]
-    others = [
-        screen.results / "P2/.notes.2026",
-        screen.results / ".plateglass/ledger/.gone.ingest.jsonl.4711",
-    ]
-    for path in (*half, *others):
-        path.write_text("half")
-    relabel(screen, "P2", "B01", "reference")
-    set_section(screen, "segment", cells={"channel": "Actin", "grow_um": 4})
-    assert not any(note.startswith("results of plates") for note in screen.plan().notes)
-    screen.run()
-    assert not any(path.exists() for path in half)
-    assert all(path.exists() for path in others)
 
 
 def test_damage_met_by_a_job_fails_it_judges_no_well_and_is_mended_by_the_next_run(

@@ -362,6 +362,28 @@ def test_networks_that_are_not_what_train_left_are_trained_again(bare, garbled):
     assert all_is_made_of_what_lies_there(bare)
 
 
+def test_what_killed_jobs_half_wrote_goes_and_stands_for_no_plate(bare):
+    assert bare.run(random.Random(0)) == {}
+    half = [
+        bare.results / "P2/.cells.parquet.4711",
+        bare.results / ".plateglass/ledger/.P2.aggregate.jsonl.4711",
+        bare.results / ".plateglass/done/.P2.aggregate.x.4711",
+        bare.results / ".plateglass/parts/P2/features/.A01.arrow.4711",
+    ]
+    others = [
+        bare.results / "P2/.notes.2026",
+        bare.results / ".plateglass/ledger/.gone.ingest.jsonl.4711",
+    ]
+    for path in (*half, *others):
+        path.write_text("half")
+    bare.settings["features"]["reliance_draws"] = 4
+    bare.write()
+    assert not any(note.startswith("results of plates") for note in Plan(bare.project()).notes)
+    assert bare.run(random.Random(0)) == {}
+    assert not any(path.exists() for path in half)
+    assert all(path.exists() for path in others)
+
+
 def test_a_demo_plate_taken_from_the_sheet_meanwhile_is_told(bare):
     with pytest.raises(UserError, match="plate P9 was taken from the sheet after this run"):
         jobs.run(bare.project(), "demo", "P9", "0.0.0.0.0", 1)
