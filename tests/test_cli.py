@@ -62,3 +62,35 @@ def test_planning_imports_no_torch():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# the signal comes while an object is deleted, where Python ignores what is raised, three times over
+SWALLOWED = """
+import signal, sys, time
+from plateglass import cli
+
+class Deleted:
+    left = 3
+    def __del__(self):
+        Deleted.left -= 1
+        signal.raise_signal(signal.{name})
+
+cli.heed_signals()
+if signal.{name} == signal.SIGINT:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    while Deleted.left:
+        Deleted()
+        time.sleep(0 if Deleted.left else 30)
+except KeyboardInterrupt as stop:
+    sys.exit(f"stopped {{stop}}")
+"""
+
+
+@pytest.mark.parametrize(("name", "said"), [("SIGTERM", "stopped SIGTERM"), ("SIGINT", "stopped ")])
+def test_a_stop_that_python_swallows_is_raised_again(name, said):
+    script = SWALLOWED.format(name=name)
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"{said}\n")
+    assert time.monotonic() - begun < 25

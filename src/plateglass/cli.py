@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from plateglass import __version__
 from plateglass.errors import PlateglassError, SetupError
@@ -144,7 +145,7 @@ def _project(config: Path):
 def _job(args: argparse.Namespace) -> None:
     for name, value in OF_WORKERS.items():
         os.environ.setdefault(name, value)
-    signal.signal(signal.SIGTERM, _stop)
+    heed_signals()
     from plateglass import jobs
     from plateglass.project import check_identifiers
 
@@ -152,9 +153,28 @@ def _job(args: argparse.Namespace) -> None:
     jobs.run(project, args.command, check_identifiers(args.plate), args.key, args.threads)
 
 
+def heed_signals() -> None:
+    """Leave on a cluster's signal as on Ctrl-C, with progress and workers cleared; main thread only."""
+    signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _once_more
+
+
 def _stop(number: int, frame: object) -> None:
-    """A cluster ends jobs by a signal first: leave as on Ctrl-C, with progress and workers cleared."""
     raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def _once_more(swallowed: Any) -> None:
+    """Python swallows a stop that comes while an object is deleted: it is raised again, a moment later."""
+    stop = swallowed.exc_value
+    if not isinstance(stop, KeyboardInterrupt):
+        sys.__unraisablehook__(swallowed)
+        return
+
+    def again(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(*stop.args)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
 
 
 if __name__ == "__main__":
