@@ -188,7 +188,7 @@ def _stand_in(stage: str) -> ModuleType:
             write_atomically(job.model_dir / name, "x")
         write_atomically(job.model_dir / "model.json", json.dumps({"key": job.model}))
 
-    module.run, module.learn, module.write = run, lambda job: None, write
+    module.run, module.learn, module.write = run, lambda job, unchanged: None, write
     module.run_plate, module.run_screen = run_plate, run_screen
     module.remove = lambda job, wells: None
     return module
