@@ -90,7 +90,5 @@ except KeyboardInterrupt as stop:
 @pytest.mark.parametrize(("name", "said"), [("SIGTERM", "stopped SIGTERM"), ("SIGINT", "stopped ")])
 def test_a_stop_that_python_swallows_is_raised_again(name, said):
     script = SWALLOWED.format(name=name)
-    begun = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"{said}\n")
-    assert time.monotonic() - begun < 25
