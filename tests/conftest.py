@@ -1,10 +1,13 @@
 """Fixtures of all tests: where real images are, if any. And what their summary tells."""
 
 import os
+import pickle
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 
 def pytest_addoption(parser):
@@ -15,7 +18,7 @@ def pytest_addoption(parser):
     )
 
 
-# files that take longest: two processes end together where these are begun first
+# files that take longest: processes end together where these are begun first
 LONGEST = (
     "test_workflow",
     "test_chain",
@@ -53,6 +56,25 @@ def pytest_terminal_summary(terminalreporter):
 def collected(request) -> set[str]:
     """Names of all tests in the files that this run looked into, also of those it left out."""
     return request.config.stash[COLLECTED]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory) -> Callable:
+    """``once(name, make)``: what ``make(folder)`` returns, made by one of pytest's processes for all.
+
+    Each gets a copy of the object; its folder is the same, and nobody changes it.
+    """
+    here = tmp_path_factory.getbasetemp()
+    shared = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
+
+    def made(name, make):
+        kept = shared / f"{name}.pickle"
+        with FileLock(shared / f"{name}.lock"):
+            if not kept.exists():
+                kept.write_bytes(pickle.dumps(make(shared / name)))
+        return pickle.loads(kept.read_bytes())
+
+    return made
 
 
 @pytest.fixture(scope="session")

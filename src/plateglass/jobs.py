@@ -10,7 +10,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -88,7 +88,8 @@ def _run(project: Project, stage: str, plate: str, key: str, threads: int) -> No
         elif STAGES[stage].wells:
             said, left = _wells(job, asked, contents, doubted)
         else:
-            said, left = _whole(job, asked, contents, doubted)
+            made = _networks if stage == "train" else _tables
+            said, left = made(job, asked, contents, doubted)
     finally:
         (job.state / "progress" / f"{plate}.{stage}").unlink(missing_ok=True)
     _note_cost(job, time.monotonic() - start)
@@ -336,51 +337,68 @@ def _record(job: Job, ledger: Ledger, made_of: dict, result: Result, **facts: An
     ledger.add(result.well, **line)
 
 
-def _whole(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
-    """A stage of a whole plate or of the screen."""
-    project, stage, plate = job.project, job.stage, job.plate
-    names = _names_of_whole(job)
-    if plate == SCREEN and stage != "train":
-        _put_back_tables(project)
-    if stage == "train":
-        for name in project.training_plates():
-            _freeze_units(project, name)
-    ledger, more = project.ledger(stage, plate), {}
-    if stage == "train":
-        taught = {name: contents.taught(name, anew=True) for name in project.training_plates()}
-        key, more = contents.key_of_taught(taught), {"taught": taught}
-    else:
-        key = contents.inputs(stage, plate)
-    _expect(contents, stage, plate, asked, key)
-    if ledger.output() == key and not markers.damaged(ledger, job.plate_dir, doubted):
-        print(f"{plate} {stage}: made of what it would be made of now")
-        if ledger[WHOLE].get("taught") != more.get("taught"):
-            ledger.add(WHOLE, **ledger[WHOLE] | more)
+def _networks(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
+    """The screen's networks, from its training plates. Until new ones are learnt, the old ones stand."""
+    project = job.project
+    plates = project.training_plates()
+    for name in plates:
+        _freeze_units(project, name)
+    taught = {name: contents.taught(name, anew=True) for name in plates}
+    key = contents.key_of_taught(taught)
+    _expect(contents, job.stage, job.plate, asked, key)
+    ledger = project.ledger(job.stage, job.plate)
+    if _stands(job, ledger, key, doubted):
+        if ledger[WHOLE].get("taught") != taught:
+            ledger.add(WHOLE, **ledger[WHOLE] | {"taught": taught})
             ledger.compact()
     else:
-        job.plate_dir.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            sweep((job.plate_dir / name).parent, Path(name).name)
+        train, job = importlib.import_module("plateglass.stages.train"), replace(job, model=key)
+        learnt = train.learn(job, partial(_still_teaches, project, key))
+        _make(job, ledger, key, lambda: train.write(job, learnt), taught=taught)
+    return {"inputs": key}, [job.plate_dir / name for name in _names_of_whole(job)]
+
+
+def _tables(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
+    """Tables or the report, of a plate or of the screen."""
+    project, stage, plate = job.project, job.stage, job.plate
+    if plate == SCREEN:
+        _put_back_tables(project)
+    key = contents.inputs(stage, plate)
+    _expect(contents, stage, plate, asked, key)
+    ledger = project.ledger(stage, plate)
+    if not _stands(job, ledger, key, doubted):
         module = importlib.import_module(f"plateglass.stages.{stage}")
-        if stage == "train":
-            unchanged = partial(_still_teaches, project, key)
-            learnt = module.learn(replace(job, model=key), unchanged)  # the old networks stand
-        ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
-        if stage == "train":
-            module.write(replace(job, model=key), learnt)
-        else:
-            (module.run_screen if plate == SCREEN else module.run_plate)(job)
-        files = {name: digest(job.plate_dir / name) for name in names}
-        ledger.add(WHOLE, key=key, files=files, **more)
-        ledger.compact()
-    if stage != "train":
-        tables = job.state / "tables" / plate
-        tables.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            keep(job.plate_dir / name, tables / name)
+        run = module.run_screen if plate == SCREEN else module.run_plate
+        _make(job, ledger, key, lambda: run(job))
+    names = _names_of_whole(job)
+    kept = job.state / "tables" / plate
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        keep(job.plate_dir / name, kept / name)
     if stage == "report" and plate == SCREEN:
         hold_to_strict(project)
     return {"inputs": key}, [job.plate_dir / name for name in names]
+
+
+def _stands(job: Job, ledger: Ledger, key: str, doubted: bool) -> bool:
+    """Whether a stage that works by no well left its files, whole, from the same inputs."""
+    if ledger.output() != key or markers.damaged(ledger, job.plate_dir, doubted):
+        return False
+    print(f"{job.plate} {job.stage}: made of what it would be made of now")
+    return True
+
+
+def _make(job: Job, ledger: Ledger, key: str, make: Callable[[], object], **more: Any) -> None:
+    """The files of a stage that works by no well; ``more`` is told in the ledger beside their key."""
+    names = _names_of_whole(job)
+    job.plate_dir.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        sweep((job.plate_dir / name).parent, Path(name).name)
+    ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
+    make()
+    files = {name: digest(job.plate_dir / name) for name in names}
+    ledger.add(WHOLE, key=key, files=files, **more)
+    ledger.compact()
 
 
 def _still_teaches(project: Project, key: str) -> None:

@@ -6,10 +6,13 @@ from screen import Screen
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    screen = Screen(tmp_path_factory.mktemp("finished"))
-    screen.run()
-    return screen
+def finished(once):
+    def run(folder):
+        screen = Screen(folder)
+        screen.run()
+        return screen
+
+    return once("finished", run)
 
 
 @pytest.fixture

@@ -40,7 +40,8 @@ def crop(screen, plate, *names):
             tifffile.imwrite(path, tifffile.imread(path)[:-16])
 
 
-@pytest.mark.parametrize("plate", [pytest.param("P1", marks=pytest.mark.long), "P2"])
+@pytest.mark.long
+@pytest.mark.parametrize("plate", ["P1", "P2"])
 def test_wells_are_judged_anew_where_other_images_turn_the_plates_format(screen, plate, tmp_path):
     def run():
         screen.run()
