@@ -132,12 +132,12 @@ class Screen:
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2, symlinks=True)
         return self._at(folder)
 
-    def from_scratch(self, folder: Path, threads: int = 1) -> "Screen":
-        """The same raw plates and settings, run anew in another folder."""
+    def from_scratch(self, folder: Path, threads: int = 1, until: str = "aggregate") -> "Screen":
+        """The same raw plates and settings, run anew in another folder, up to what is compared."""
         ignore = shutil.ignore_patterns("results")
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2, ignore=ignore)
         other = self._at(folder)
-        other.run(threads)
+        other.run(threads, until)
         return other
 
     def _at(self, folder: Path) -> "Screen":

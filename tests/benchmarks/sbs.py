@@ -232,6 +232,10 @@ def outlines(figures: Figures, results: Path, folder: Path) -> None:
             own = cells[cells["Metadata_Well"] == well]
             note = f"{own['Metadata_Edge'].sum()} at the field's edge; of the outlines {len(rim)}"
             figures.say(f"cells, {well}", len(own), note)
+            within = np.bincount(holders(truth, store.read_labels(path, well, 0, "nuclei")[0]))
+            more = within[1:][within[1:] > 1]
+            note = f"{(more - 1).sum()} more nuclei than outlines; {within[0]} nuclei lie in none"
+            figures.say(f"outlines that hold more nuclei than one, {well}", len(more), note)
             rows = labelled[labelled["well"] == well].merge(best, on="object_label")
             hand.append(rows[rows["iou"] >= 0.5].merge(own, on="Metadata_Cell"))
     if not found:
@@ -246,6 +250,14 @@ def outlines(figures: Figures, results: Path, folder: Path) -> None:
         figures.table(by)
         shown = matched[matched["label"] != "NoGFP"].groupby(LABEL)["right"].mean()
         figures.say("balanced accuracy, cells hand-labelled as showing GFP", float(shown.mean()))
+
+
+def holders(truth: np.ndarray, nuclei: np.ndarray) -> np.ndarray:
+    """For each nucleus that the field does not cut, the outline most of it lies in; 0 where in none."""
+    size = int(truth.max()) + 1
+    both = np.bincount(nuclei.ravel() * size + truth.ravel(), minlength=(nuclei.max() + 1) * size)
+    whole = sorted({*np.unique(nuclei)} - {0} - rim_of(nuclei))
+    return both.reshape(-1, size)[whole].argmax(1)
 
 
 def bars(figures: Figures) -> None:

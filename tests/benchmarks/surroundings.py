@@ -36,13 +36,17 @@ from plateglass.units import plate_units
 from plateglass.wells import Job
 
 PLATE = "sbs_A-D"
+# what differs from the defaults, not from config/sbs.yaml
 VARIANTS = {
     "keep": {"surroundings": {"how": "keep", "erased": 0}},
     "keep, erased taught": {"surroundings": {"how": "keep"}},
     "drop": {"surroundings": {"how": "drop", "erased": 0}},
-    "swap .2": {"surroundings": {"p": 0.2, "erased": 0}},
-    "swap .2, erased taught": {"surroundings": {"p": 0.2}},
-    "swap, erased not taught": {"surroundings": {"erased": 0}},
+    "swap .3, erased not taught": {"surroundings": {"p": 0.3, "erased": 0}},
+    "swap .3, weight .5": {"surroundings": {"p": 0.3, "weight": 0.5}},
+    "swap .5, erased not taught": {"surroundings": {"erased": 0}},
+    "the same, channels dropped at .25": {"surroundings": {"erased": 0}, "drop": 0.25},
+    "swap .5, weight .5": {"surroundings": {"weight": 0.5}},
+    "as in sbs.yaml": {"surroundings": {"weight": 0.5}, "drop": 0.25},
     "default": {},
     "default, no channel dropping": {"drop": 0},
     "default, two blends": {"blends": 2},
@@ -68,9 +72,7 @@ def main() -> None:
         for name, changes in VARIANTS.items():
             if given.only and not any(part in name for part in given.only):
                 continue
-            settings = type(job.config.train).model_validate(
-                job.config.train.model_dump() | changes_of(job, changes)
-            )
+            settings = settings_of(job, changes)
             rows.append({"variant": name, **row(settings, pool, treated, given.folds)})
             last = pd.DataFrame(rows[-1:])
             print(last.to_string(index=False, header=len(rows) == 1, float_format="%.3f"))
@@ -78,10 +80,12 @@ def main() -> None:
                 given.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def changes_of(job: Job, changes: dict) -> dict:
-    """A variant's settings; surroundings it does not name stay as they are by default."""
-    around = job.config.train.surroundings.model_dump() | changes.get("surroundings", {})
-    return {**changes, "surroundings": around}
+def settings_of(job: Job, changes: dict) -> config.TrainSettings:
+    """The plate's classes, and the defaults but for what a variant changes."""
+    train = job.config.train
+    around = config.SurroundingsSettings().model_dump() | changes.get("surroundings", {})
+    classes = {"classes": train.classes, "positive": train.positive}
+    return config.TrainSettings.model_validate(classes | changes | {"surroundings": around})
 
 
 def prepared(given: argparse.Namespace, scratch: Path) -> Job:

@@ -174,7 +174,7 @@ def test_a_model_of_another_project_gives_what_it_gave_there(screen, finished, t
     screen.settings["train"] = {"model": "another_project/model"}
     screen.sheet["P1"]["train"] = "no"
     screen.write()
-    new = screen.from_scratch(tmp_path / "new")
+    new = screen.from_scratch(tmp_path / "new", until="report")
     assert not (new.results / "screen/model").exists()
     assert new.plan().reasons == {}
     ours, theirs = new.tables(), finished.tables()
