@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,19 +60,22 @@ def collected(request) -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory) -> Callable:
+def once(request, tmp_path_factory) -> Callable:
     """``once(name, make)``: what ``make(folder)`` returns, made by one of pytest's processes for all.
 
     Each gets a copy of the object; its folder is the same, and nobody changes it.
     """
     here = tmp_path_factory.getbasetemp()
-    shared = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
+    shared = here.parent if hasattr(request.config, "workerinput") else here
 
     def made(name, make):
         kept = shared / f"{name}.pickle"
         with FileLock(shared / f"{name}.lock"):
             if not kept.exists():
-                kept.write_bytes(pickle.dumps(make(shared / name)))
+                shutil.rmtree(shared / name, ignore_errors=True)  # of one that failed or was killed
+                whole = pickle.dumps(make(shared / name))
+                kept.with_suffix(".part").write_bytes(whole)
+                kept.with_suffix(".part").replace(kept)
         return pickle.loads(kept.read_bytes())
 
     return made

@@ -133,7 +133,7 @@ class Screen:
         return self._at(folder)
 
     def from_scratch(self, folder: Path, threads: int = 1, until: str = "aggregate") -> "Screen":
-        """The same raw plates and settings, run anew in another folder, up to what is compared."""
+        """The same raw plates and settings, run anew elsewhere, up to what is compared: all but reports."""
         ignore = shutil.ignore_patterns("results")
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2, ignore=ignore)
         other = self._at(folder)

@@ -33,7 +33,7 @@ def snakemake(screen, *options, check=True, folder=None):
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=600,
+        timeout=1800,  # by then it hangs, however busy the cores
     )
     said = done.stdout + done.stderr
     assert not check or done.returncode == 0, said

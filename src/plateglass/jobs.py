@@ -352,6 +352,7 @@ def _networks(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
             ledger.add(WHOLE, **ledger[WHOLE] | {"taught": taught})
             ledger.compact()
     else:
+        _clear(job)
         train, job = importlib.import_module("plateglass.stages.train"), replace(job, model=key)
         learnt = train.learn(job, partial(_still_teaches, project, key))
         _make(job, ledger, key, lambda: train.write(job, learnt), taught=taught)
@@ -359,7 +360,7 @@ def _networks(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
 
 
 def _tables(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
-    """Tables or the report, of a plate or of the screen."""
+    """Tables, or the report, of a plate or of the screen."""
     project, stage, plate = job.project, job.stage, job.plate
     if plate == SCREEN:
         _put_back_tables(project)
@@ -369,6 +370,7 @@ def _tables(job: Job, asked: Key, contents: Contents, doubted: bool) -> Said:
     if not _stands(job, ledger, key, doubted):
         module = importlib.import_module(f"plateglass.stages.{stage}")
         run = module.run_screen if plate == SCREEN else module.run_plate
+        _clear(job)
         _make(job, ledger, key, lambda: run(job))
     names = _names_of_whole(job)
     kept = job.state / "tables" / plate
@@ -388,15 +390,18 @@ def _stands(job: Job, ledger: Ledger, key: str, doubted: bool) -> bool:
     return True
 
 
+def _clear(job: Job) -> None:
+    """A folder for such a stage's files, without what a killed job half wrote."""
+    job.plate_dir.mkdir(parents=True, exist_ok=True)
+    for name in _names_of_whole(job):
+        sweep((job.plate_dir / name).parent, Path(name).name)
+
+
 def _make(job: Job, ledger: Ledger, key: str, make: Callable[[], object], **more: Any) -> None:
     """The files of a stage that works by no well; ``more`` is told in the ledger beside their key."""
-    names = _names_of_whole(job)
-    job.plate_dir.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        sweep((job.plate_dir / name).parent, Path(name).name)
     ledger.add(WHOLE, gone=True)  # half written, it is neither the old nor the new
     make()
-    files = {name: digest(job.plate_dir / name) for name in names}
+    files = {name: digest(job.plate_dir / name) for name in _names_of_whole(job)}
     ledger.add(WHOLE, key=key, files=files, **more)
     ledger.compact()
 

@@ -232,10 +232,21 @@ def outlines(figures: Figures, results: Path, folder: Path) -> None:
             own = cells[cells["Metadata_Well"] == well]
             note = f"{own['Metadata_Edge'].sum()} at the field's edge; of the outlines {len(rim)}"
             figures.say(f"cells, {well}", len(own), note)
-            within = np.bincount(holders(truth, store.read_labels(path, well, 0, "nuclei")[0]))
-            more = within[1:][within[1:] > 1]
-            note = f"{(more - 1).sum()} more nuclei than outlines; {within[0]} nuclei lie in none"
-            figures.say(f"outlines that hold more nuclei than one, {well}", len(more), note)
+            within = np.bincount(
+                holders(truth, store.read_labels(path, well, 0, "nuclei")[0]),
+                minlength=truth.max() + 1,
+            )
+            of_outlines = within[np.unique(truth[truth > 0])]
+            more, none = (of_outlines - 1).clip(0).sum(), (of_outlines == 0).sum()
+            note = (
+                f"{within.sum()} nuclei that the field does not cut: {within[0]} mostly outside of "
+                f"outlines, {more} more than one in an outline; {none} outlines hold none"
+            )
+            figures.say(
+                f"outlines that hold nuclei, {well}: two or more",
+                int((of_outlines > 1).sum()),
+                note,
+            )
             rows = labelled[labelled["well"] == well].merge(best, on="object_label")
             hand.append(rows[rows["iou"] >= 0.5].merge(own, on="Metadata_Cell"))
     if not found:
@@ -253,7 +264,7 @@ def outlines(figures: Figures, results: Path, folder: Path) -> None:
 
 
 def holders(truth: np.ndarray, nuclei: np.ndarray) -> np.ndarray:
-    """For each nucleus that the field does not cut, the outline most of it lies in; 0 where in none."""
+    """For each nucleus that the field does not cut, the outline most of it lies in; 0: none."""
     size = int(truth.max()) + 1
     both = np.bincount(nuclei.ravel() * size + truth.ravel(), minlength=(nuclei.max() + 1) * size)
     whole = sorted({*np.unique(nuclei)} - {0} - rim_of(nuclei))

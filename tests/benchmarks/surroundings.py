@@ -38,16 +38,16 @@ from plateglass.wells import Job
 PLATE = "sbs_A-D"
 # what differs from the defaults, not from config/sbs.yaml
 VARIANTS = {
-    "keep": {"surroundings": {"how": "keep", "erased": 0}},
-    "keep, erased taught": {"surroundings": {"how": "keep"}},
-    "drop": {"surroundings": {"how": "drop", "erased": 0}},
+    "keep, erased not taught": {"surroundings": {"how": "keep", "erased": 0}},
+    "keep": {"surroundings": {"how": "keep"}},
+    "drop, erased not taught": {"surroundings": {"how": "drop", "erased": 0}},
     "swap .3, erased not taught": {"surroundings": {"p": 0.3, "erased": 0}},
     "swap .3, weight .5": {"surroundings": {"p": 0.3, "weight": 0.5}},
     "swap .5, erased not taught": {"surroundings": {"erased": 0}},
-    "the same, channels dropped at .25": {"surroundings": {"erased": 0}, "drop": 0.25},
+    "swap .5, erased not taught, drop .25": {"surroundings": {"erased": 0}, "drop": 0.25},
     "swap .5, weight .5": {"surroundings": {"weight": 0.5}},
-    "as in sbs.yaml": {"surroundings": {"weight": 0.5}, "drop": 0.25},
-    "default": {},
+    "swap .5, weight .5, drop .25": {"surroundings": {"weight": 0.5}, "drop": 0.25},
+    "default: swap .5": {},
     "default, no channel dropping": {"drop": 0},
     "default, two blends": {"blends": 2},
 }

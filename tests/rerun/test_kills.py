@@ -52,7 +52,7 @@ def kill(screen, kinds, draw, most):
     with (screen.folder / "said").open("a") as log:
         started = subprocess.Popen(command(screen), stdout=log, stderr=log, env=environment())
     run, hits = psutil.Process(started.pid), 0
-    until = time.monotonic() + 900
+    until = time.monotonic() + 1800
     for kind in kinds:
         after, jitter, then = done_so_far(screen) + draw.randrange(most), draw.random() ** 2, None
         while started.poll() is None:
@@ -66,7 +66,7 @@ def kill(screen, kinds, draw, most):
                     hits += 1
                     print(f"{kind} killed at {done_so_far(screen)} steps")
                     break
-    started.wait(timeout=900)
+    started.wait(timeout=1800)
     if any((screen.folder / ".snakemake/locks").glob("*")):
         code, said = snakemake(screen, check=False)
         # its jobs may have lived on and finished all there was to do

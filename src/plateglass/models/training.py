@@ -23,7 +23,6 @@ from plateglass.models.pool import Batch, Pool, centre
 
 MARGIN = 8  # px that stored crops exceed the network's, for jitter
 JITTER = 3  # px
-SOFT = 2  # px over which swapped surroundings fade in
 GAIN, OFFSET, NOISE = (
     0.2,
     0.02,
