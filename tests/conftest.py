@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from plateglass.cli import OF_WORKERS
+
+# As the command line does for its jobs, before anything imports torch; pytest's processes inherit it.
+# With a thread for each core in each of them, two cores took several times as long.
+os.environ |= {name: one for name, one in OF_WORKERS.items() if "THREAD" in name}
+
 
 def pytest_addoption(parser):
     parser.addoption(

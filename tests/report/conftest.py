@@ -1,4 +1,4 @@
-"""A screen invented once for all tests of the report, and a real browser to open it."""
+"""A screen invented once for all tests of reports, and a real browser to open it."""
 
 import pytest
 
@@ -22,9 +22,9 @@ FLAGS = [
 
 
 @pytest.fixture(scope="session")
-def screen(tmp_path_factory) -> Job:
+def screen(once) -> Job:
     """Two plates with a model and a label that is a script; their reports are written."""
-    return invented.once(tmp_path_factory)
+    return once("invented", invented.whole)
 
 
 @pytest.fixture(scope="session")

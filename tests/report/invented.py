@@ -1,6 +1,7 @@
 """A screen's results as the stages leave them, invented: tables of 96 wells, images of a few."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +34,13 @@ TORN = "ingest: site 1, DNA: H12.tif ends after 12 of 640 rows"
 NASTY = "<script>alert('label')</script>"
 
 
-_made: list[Job] = []
-
-
-def once(tmp_path_factory) -> Job:
-    """A screen of two plates with a model, a script for a label, and its reports; made once."""
-    if not _made:
-        job = make(tmp_path_factory.mktemp("screen"), nasty=True)
-        for name in ("P1", "P2"):
-            report.run_plate(job.of(name))
-        report.run_screen(job)
-        _made.append(job)
-    return _made[0]
+def whole(folder: Path) -> Job:
+    """A screen of two plates with a model, a script for a label, and its reports."""
+    job = make(folder, nasty=True)
+    for name in ("P1", "P2"):
+        report.run_plate(job.of(name))
+    report.run_screen(job)
+    return job
 
 
 def make(
@@ -58,6 +54,22 @@ def make(
         _platemap(mirrored=number % 2 == 1, nasty=nasty).to_csv(folder / f"{name}.csv", index=False)
         sheet.append(f"{name},{name},pattern,{name}.csv,{'yes' if number == 0 and model else 'no'}")
     (folder / "plates.csv").write_text("\n".join(sheet) + "\n")
+    job = _job(folder, model)
+    for number, name in enumerate(names):
+        _plate(job.of(name), _platemap(number % 2 == 1, nasty), seed=number, model=model)
+    if model:
+        _model(job.model_dir)
+    _selected(job, names)
+    return job
+
+
+def copy(job: Job, folder: Path) -> Job:
+    """The same screen, one with a model, in another folder."""
+    shutil.copytree(job.results.parent, folder)
+    return _job(folder, model=True)
+
+
+def _job(folder: Path, model: bool) -> Job:
     raw = {
         "plates": "plates.csv",
         "results": "results",
@@ -65,14 +77,7 @@ def make(
         "segment": {"nuclei": {"channel": "DNA"}, "cells": {"channel": "Marker"}},
         "train": {"classes": CLASSES, "positive": "positive_control"} if model else {},
     }
-    config = settings.parse(raw, folder)
-    job = Job("report", "screen", Project.read(config))
-    for number, name in enumerate(names):
-        _plate(job.of(name), _platemap(number % 2 == 1, nasty), seed=number, model=model)
-    if model:
-        _model(job.model_dir)
-    _selected(job, names)
-    return job
+    return Job("report", "screen", Project.read(settings.parse(raw, folder)))
 
 
 def _platemap(mirrored: bool, nasty: bool) -> pd.DataFrame:

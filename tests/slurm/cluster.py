@@ -260,7 +260,7 @@ def _free_ports(number: int) -> list[int]:
     return ports
 
 
-def _until(there, what: str, folder: Path, seconds: float = 30) -> None:
+def _until(there, what: str, folder: Path, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not there():
         if time.monotonic() > end:

@@ -15,8 +15,10 @@ from report import invented
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
-    return invented.once(tmp_path_factory).of("P1")
+def job(once, tmp_path_factory):
+    """A copy, from which tests take things away."""
+    screen = once("invented", invented.whole)
+    return invented.copy(screen, tmp_path_factory.mktemp("copy") / "screen").of("P1")
 
 
 @pytest.fixture(scope="module")
