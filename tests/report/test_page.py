@@ -71,3 +71,16 @@ def test_vega_stands_in_the_page_once(screen):
     html = (screen.results / "P1" / "report.html").read_text(encoding="utf-8")
     assert html.count(pages.vega()) == 1
     assert "</script" not in pages.vega()
+
+
+def test_vega_is_bundled_once_for_all_pages_and_again_where_the_kept_script_is_damaged(
+    tmp_path, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(pages, "_bundled", lambda: made.append(1) or "// é\r\nvega")
+    assert pages.vega(tmp_path) == pages.vega(tmp_path) == pages.vega()
+    assert len(made) == 2  # the last has nowhere to look
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1] + b"\xff")
+    assert pages.vega(tmp_path) == pages.vega(tmp_path) == "// é\r\nvega"
+    assert len(made) == 3

@@ -25,7 +25,7 @@ GOOD_Z_PRIME = 0.4  # below, the summary's dot warns
 def build(job: Job) -> str:
     """The page's HTML, at most ``LIMIT`` bytes."""
     subject = Subject.read(job, [job.plate])
-    page = Page()
+    page = Page(kept=job.state)
     sections = _sections(page, subject)
     for quality in QUALITIES:
         sections["gallery"] = gallery.build(subject, quality)

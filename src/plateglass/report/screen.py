@@ -30,7 +30,7 @@ Figures = dict[str, dict[str, assay.Interval]]
 
 def build(job: Job) -> tuple[str, dict[str, str]]:
     """The page's HTML, and the few figures that matter, as lines for the terminal."""
-    page, subject = Page(), Subject.read(job, _with_tables(job))
+    page, subject = Page(kept=job.state), Subject.read(job, _with_tables(job))
     figures = {plate: _figures(subject, plate) for plate in subject.plates}
     sections: dict[str, Any] = {
         "overview": _overview(subject, figures),
