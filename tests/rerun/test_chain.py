@@ -44,10 +44,11 @@ def test_training_wells_are_judged_out_of_fold_and_share_the_final_embedding(fin
         assert cells.Metadata_Reliance.between(0, 1).all()
 
 
-def test_without_a_training_plate_there_are_classical_profiles_and_a_report_that_says_why(tmp_path):
-    screen = Screen(tmp_path, train=False)
-    ran = screen.run()
-    assert {stage for _, stage, _ in ran} == {
+def test_without_a_training_plate_there_are_classical_profiles_and_a_report_that_says_why(
+    untrained,
+):
+    screen = untrained
+    assert {stage for _, stage, _ in screen.ran} == {
         "ingest",
         "segment",
         "features",

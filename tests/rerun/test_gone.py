@@ -18,7 +18,7 @@ from changes import (
 from plateglass import jobs
 from plateglass.errors import UserError
 from plateglass.stages import SCREEN, train
-from screen import WELLS, Screen, assert_same
+from screen import WELLS, assert_same
 
 
 @pytest.mark.parametrize("plate", ["P1", pytest.param("P2", marks=pytest.mark.long)])
@@ -180,12 +180,12 @@ def test_most_wells_gone_is_doubted_until_accepted(screen):
     assert screen.plan().reasons == {}
 
 
-def test_images_gone_that_a_loaddata_table_still_names_are_doubted(tmp_path):
-    screen = Screen(tmp_path, train=False)
+def test_images_gone_that_a_loaddata_table_still_names_are_doubted(untrained):
+    screen = untrained
     table = ["Metadata_Well," + ",".join(f"FileName_{channel}" for channel in CHANNELS)]
     for well in WELLS:
         table.append(",".join([well, *(screen.raw("P2", well, c).name for c in CHANNELS)]))
-    (tmp_path / "raw/P2/load_data.csv").write_text("\n".join(table))
+    (screen.folder / "raw/P2/load_data.csv").write_text("\n".join(table))
     screen.sheet["P2"]["layout"] = "loaddata"
     screen.write()
     screen.run()
@@ -208,7 +208,7 @@ def test_images_gone_that_a_loaddata_table_still_names_are_doubted(tmp_path):
     assert screen.plan().reasons == {}
     set_section(screen, "ingest", z_step_um=2.0)
     assert "P2: A02 must be read again" in screen.plan().refused["P2"]
-    assert {plate for plate, _, _ in screen.run()} == {"P1", SCREEN}
+    assert {plate for plate, _ in screen.plan().reasons} == {"P1", SCREEN}
 
 
 def test_keep_keeps_what_is_gone_and_nothing_else(screen):
