@@ -56,6 +56,9 @@ class Screen:
             "segment": {"nuclei": {"channel": "DNA"}, "cells": {"channel": "Actin"}},
             "train": TRAIN if train else {},
             "attribute": {"cells_per_well": 2},
+            # fewer than the defaults: tables and reports are made anew in almost every test
+            "aggregate": {"select": ["variance_threshold", "drop_na_columns"]},
+            "report": {"gallery": 1},
             "run": {"batch": 16},
             **settings,
         }

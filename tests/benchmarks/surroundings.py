@@ -7,8 +7,9 @@ Rows A–D of the real plate alone. Each variant is trained with the workflow's 
 and judged by the wells of that fold; dose ρ by the treatment wells of rows A–D, which no network
 learns from. acc, GFP, DNA: balanced accuracy on whole crops, with GFP and with DNA of another cell;
 erased: the cell grown by 2 px filled, the worse of both fills; call: share of erased cells called
-negative; enr: enrichment of Grad-CAMO, all, called negative, called positive; null: share of empty
-maps; rel: background reliance; s: CPU seconds a network.
+negative; AUC: how well the margins of cells filled with the background's level still rank the
+classes, whatever is called; enr: enrichment of Grad-CAMO, all, called negative, called positive;
+null: share of empty maps; rel: background reliance; s: CPU seconds a network.
 """
 
 import argparse
@@ -22,8 +23,9 @@ import pandas as pd
 import torch
 import yaml
 from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
 
-from plateglass import config, jobs
+from plateglass import config, crops, jobs
 from plateglass.explain.gradcam import gradcam_from_parts, gradcamo_score, upsample
 from plateglass.models import cohort, training
 from plateglass.models.controls import Draws, Views
@@ -166,6 +168,8 @@ def judged(model: Model, name: str, pool: Pool, wells: tuple[int, ...], size: in
                 score, enrichment = gradcamo_score(upsample(coarse, masks.shape[1:]), masks)
                 frame = {"full": called, "enrichment": enrichment, "null": score.isnan()}
                 frame |= views.controls(name, x, masks, levels, texture, shuffled)
+                left = network(crops.erase(x, masks, levels))
+                frame["left"] = left[:, 1] - left[:, 0]
                 frame["reliance"] = views.reliance(network, logits, x, masks, others)
             table = pd.DataFrame({k: np.asarray(v) for k, v in frame.items()})
             frames.append(table.assign(label=pool.classes[i]))
@@ -182,6 +186,7 @@ def judged(model: Model, name: str, pool: Pool, wells: tuple[int, ...], size: in
         "DNA": accuracy("Shuffled_DNA"),
         "erased": accuracy(erased),
         "call": float((cells[erased] == 0).mean()),
+        "AUC": float(roc_auc_score(cells["label"] == 1, cells["left"])),
         "enr": float(enrichment.mean()),
         "enr −": float(enrichment[cells["full"] == 0].mean()),
         "enr +": float(enrichment[cells["full"] == 1].mean()),
