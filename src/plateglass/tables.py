@@ -172,7 +172,9 @@ def _columns(frame: pd.DataFrame) -> dict[str, pa.Array]:
         names = frame.columns[frame.dtypes == dtype]
         if isinstance(dtype, np.dtype) and dtype.kind in "fiub":
             values = np.ascontiguousarray(frame[names].to_numpy().T)
-            found |= {name: pa.array(v, from_pandas=True) for name, v in zip(names, values)}
+            found |= {
+                name: pa.array(v, from_pandas=True) for name, v in zip(names, values, strict=True)
+            }
         else:
             found |= {name: _text(pa.Array.from_pandas(frame[name])) for name in names}
     return {name: found[name] for name in frame.columns}

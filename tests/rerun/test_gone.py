@@ -209,6 +209,7 @@ def test_images_gone_that_a_loaddata_table_still_names_are_doubted(untrained):
     set_section(screen, "ingest", z_step_um=2.0)
     assert "P2: A02 must be read again" in screen.plan().refused["P2"]
     assert {plate for plate, _ in screen.plan().reasons} == {"P1", SCREEN}
+    assert {plate for plate, _, _ in screen.run(until="ingest")} == {"P1"}
 
 
 def test_keep_keeps_what_is_gone_and_nothing_else(screen):
