@@ -88,6 +88,19 @@ def once(request, tmp_path_factory) -> Callable:
 
 
 @pytest.fixture(scope="session")
+def finished(once):
+    """A tiny screen that was run stage by stage in one process; tests edit copies of it."""
+    from screen import Screen
+
+    def run(folder):
+        screen = Screen(folder)
+        screen.run()
+        return screen
+
+    return once("finished", run)
+
+
+@pytest.fixture(scope="session")
 def real_data(request) -> Path:
     folder = request.config.getoption("--real-data")
     if folder is None:

@@ -12,7 +12,7 @@ import pytest
 
 from plateglass.stages import STAGES
 from plateglass.workflow import MOST_SHOWN, Workflow
-from screen import Screen
+from screen import Screen, assert_same
 from terminal import snakemake
 
 ODD = """it's "a" $(touch ran) `touch ran`; touch ran & plate"""
@@ -20,7 +20,7 @@ ELSEWHERE = "elsewhere"  # typed there, settings and results are named by their 
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def typed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("workflow") / ODD
     screen = Screen(folder)
     odd = "raw/$(touch ran) 'P1'; touch ran"
@@ -29,12 +29,17 @@ def finished(tmp_path_factory):
     screen.write()
     elsewhere = folder.parent / ELSEWHERE
     elsewhere.mkdir()
-    # one well that cannot be read: the run goes on
-    screen.raw("P2", "B02").write_bytes(screen.raw("P2", "B02").read_bytes()[:3000])
+    _disturb(screen)
     screen.said_dry = snakemake(screen, "-n", folder=elsewhere)
     assert not (screen.folder / "results").exists(), "planning wrote something"
     screen.said = snakemake(screen, folder=elsewhere)
     return screen
+
+
+def _disturb(screen):
+    """Another image of one treatment well, and one of another that cannot be read."""
+    screen.replace_image("P2", "B01", seed=98)
+    screen.raw("P2", "B02").write_bytes(screen.raw("P2", "B02").read_bytes()[:3000])
 
 
 def lines(said):
@@ -42,16 +47,16 @@ def lines(said):
     return sorted(line for line in said.splitlines() if line and "profile" not in line)
 
 
-def test_the_dry_run_says_what_and_why_and_nothing_else(finished):
+def test_the_dry_run_says_what_and_why_and_nothing_else(typed):
     new = "8 wells: new (A01–A06, B01–B02)"
     stages = ("ingest", "segment", "features", "attribute")
     wanted = [f"{plate} {stage}: {new}" for plate in ("P1", "P2") for stage in stages]
     wanted += [f"{p} {s}: new" for p in ("P1", "P2", "screen") for s in ("aggregate", "report")]
-    assert lines(finished.said_dry) == sorted([*wanted, "screen train: new"])
+    assert lines(typed.said_dry) == sorted([*wanted, "screen train: new"])
 
 
-def test_a_dry_run_after_a_change_names_the_wells_and_the_reason(finished, tmp_path):
-    screen = finished.copy(tmp_path / "screen")
+def test_a_dry_run_after_a_change_names_the_wells_and_the_reason(typed, tmp_path):
+    screen = typed.copy(tmp_path / "screen")
     screen.replace_image("P2", "B01")
     screen.raw("P2", "A03").touch()  # a negative control, which the plate's units are made from
     screen.settings["report"] = {"gallery": 2}
@@ -81,8 +86,8 @@ def test_a_dry_run_after_a_change_names_the_wells_and_the_reason(finished, tmp_p
         ("platemap", {"negative": "other"}, "platemap.negative changed"),
     ],
 )
-def test_a_dry_run_names_the_setting_that_changed(finished, tmp_path, section, setting, said):
-    screen = finished.copy(tmp_path / "screen")
+def test_a_dry_run_names_the_setting_that_changed(typed, tmp_path, section, setting, said):
+    screen = typed.copy(tmp_path / "screen")
     screen.settings[section] = {**screen.settings.get(section, {}), **setting}
     screen.write()
     stage = "aggregate" if section == "platemap" else section
@@ -90,9 +95,9 @@ def test_a_dry_run_names_the_setting_that_changed(finished, tmp_path, section, s
     assert len(found) == 1 and said in found[0], found
 
 
-def test_a_moved_project_without_snakemakes_own_folder_has_nothing_to_do(finished, tmp_path):
+def test_a_moved_project_without_snakemakes_own_folder_has_nothing_to_do(typed, tmp_path):
     """And a plate that is gone is told, its results untouched."""
-    screen = finished.copy(tmp_path / "screen")
+    screen = typed.copy(tmp_path / "screen")
     shutil.rmtree(screen.folder / ".snakemake", ignore_errors=True)
     said = snakemake(screen)
     assert lines(said) == ["Nothing to be done (all requested files are present and up to date)."]
@@ -105,69 +110,81 @@ def test_a_moved_project_without_snakemakes_own_folder_has_nothing_to_do(finishe
     assert note.startswith(f"note: plate P2: {screen.folder}/raw/P2: cannot be read: No such file")
 
 
-def test_names_with_a_shells_characters_reach_no_shell(finished):
-    elsewhere = finished.folder.parent / ELSEWHERE
-    table = finished.results / "P1/wells.parquet"
+def test_names_with_a_shells_characters_reach_no_shell(typed):
+    elsewhere = typed.folder.parent / ELSEWHERE
+    table = typed.results / "P1/wells.parquet"
     whole = table.read_bytes()
     table.unlink()
-    snakemake(finished, folder=elsewhere)  # a thin rule's shell puts it back
+    snakemake(typed, folder=elsewhere)  # a thin rule's shell puts it back
     assert table.read_bytes() == whole
-    folder = finished.folder
+    folder = typed.folder
     here = [Path.cwd(), Path(__file__).parents[1], elsewhere, folder, *folder.parents[:2]]
     assert not [place for place in [*here, folder / "raw"] if (place / "ran").exists()]
 
 
-def test_the_run_shows_progress_and_where_to_look(finished):
-    said = finished.said
+def test_the_run_shows_progress_and_where_to_look(typed):
+    said = typed.said
     assert "P1 segment: " in said
     assert "8/8 wells" in said
     assert "results/screen/report.html" in said
     assert "results/<plate>/cells.parquet" in said
-    assert (finished.results / "screen/report.html").exists()
-    assert (finished.results / "P2/report.html").exists()
+    assert (typed.results / "screen/report.html").exists()
+    assert (typed.results / "P2/report.html").exists()
 
 
-def test_a_truncated_image_is_quarantined_and_named(finished):
-    assert "1 well(s) or site(s) in quarantine" in finished.said
-    assert "P2 B02" in finished.said and "P2_B02_s1_Marker.tif" in finished.said
-    tables = finished.tables()
+def test_from_nothing_by_two_workers_it_equals_a_rerun_of_what_changed_by_one(
+    typed, finished, tmp_path
+):
+    screen = finished.copy(tmp_path / "screen")
+    _disturb(screen)
+    assert {(plate, well) for plate, _, well in screen.run() if well} == {
+        ("P2", "B01"),
+        ("P2", "B02"),
+    }
+    assert_same(screen, typed)
+
+
+def test_a_truncated_image_is_quarantined_and_named(typed):
+    assert "1 well(s) or site(s) in quarantine" in typed.said
+    assert "P2 B02" in typed.said and "P2_B02_s1_Marker.tif" in typed.said
+    tables = typed.tables()
     assert "B02" not in set(tables["P2/cells.parquet"]["Metadata_Well"])
-    assert "P2_B02_s1_Marker.tif" in (finished.results / "P2/report.html").read_text()
+    assert "P2_B02_s1_Marker.tif" in (typed.results / "P2/report.html").read_text()
 
 
-def test_a_second_run_has_nothing_to_do(finished):
-    assert "Nothing to be done" in snakemake(finished)
+def test_a_second_run_has_nothing_to_do(typed):
+    assert "Nothing to be done" in snakemake(typed)
 
 
-def test_a_deleted_table_comes_back_without_computing(finished):
-    table = finished.results / "P1/wells.parquet"
+def test_a_deleted_table_comes_back_without_computing(typed):
+    table = typed.results / "P1/wells.parquet"
     before = table.read_bytes()
     table.unlink()
-    said = snakemake(finished)
+    said = snakemake(typed)
     assert not [stage for stage in STAGES if f" {stage}: " in said], said
     assert "P1: its tables were deleted; put back, nothing is computed" in said
     assert table.read_bytes() == before
-    (finished.results / "screen/report.html").unlink()
-    assert lines(snakemake(finished, "-n")) == [
+    (typed.results / "screen/report.html").unlink()
+    assert lines(snakemake(typed, "-n")) == [
         "screen: its report was deleted; put back, nothing is computed"
     ]
-    snakemake(finished)
-    assert "deleted" not in snakemake(finished, "-n", "--forceall")
+    snakemake(typed)
+    assert "deleted" not in snakemake(typed, "-n", "--forceall")
 
 
-def test_another_report_by_path_and_snakemakes_own(finished, tmp_path):
-    snakemake(finished, "results/P1/cells.parquet")
-    snakemake(finished, "--report", str(tmp_path / "snakemake.html"))
+def test_another_report_by_path_and_snakemakes_own(typed, tmp_path):
+    snakemake(typed, "results/P1/cells.parquet")
+    snakemake(typed, "--report", str(tmp_path / "snakemake.html"))
     page = (tmp_path / "snakemake.html").read_text()
     assert "plateglass" in page
 
 
-def test_a_mistake_stops_everything_before_any_job(finished):
-    sheet = finished.folder / "plates.csv"
+def test_a_mistake_stops_everything_before_any_job(typed):
+    sheet = typed.folder / "plates.csv"
     kept = sheet.read_text()
     sheet.write_text(kept.replace("pattern", "patern", 1))
     try:
-        code, said = snakemake(finished, check=False)
+        code, said = snakemake(typed, check=False)
     finally:
         sheet.write_text(kept)
     assert code != 0
@@ -175,8 +192,8 @@ def test_a_mistake_stops_everything_before_any_job(finished):
     assert "Traceback" not in said
 
 
-def test_unlock_asks_nothing_of_the_settings(finished, tmp_path):
-    screen = finished.copy(tmp_path / "screen")
+def test_unlock_asks_nothing_of_the_settings(typed, tmp_path):
+    screen = typed.copy(tmp_path / "screen")
     screen.settings["ingset"] = {}
     screen.write()
     assert snakemake(screen, check=False)[0] != 0
@@ -188,8 +205,8 @@ def test_unlock_asks_nothing_of_the_settings(finished, tmp_path):
         assert not left.exists()
 
 
-def test_a_job_that_fails_is_told_once_and_the_other_plate_finishes(finished, tmp_path):
-    screen = finished.copy(tmp_path / "screen")
+def test_a_job_that_fails_is_told_once_and_the_other_plate_finishes(typed, tmp_path):
+    screen = typed.copy(tmp_path / "screen")
     torn = screen.results / ".plateglass/parts/P2/features/A03.arrow"
     torn.write_bytes(b"torn")
     screen.settings["aggregate"] = {"select": ["variance_threshold"]}
@@ -204,9 +221,9 @@ def test_a_job_that_fails_is_told_once_and_the_other_plate_finishes(finished, tm
 
 
 @pytest.mark.long
-def test_a_retry_does_not_hide_that_more_is_to_do(finished, tmp_path):
+def test_a_retry_does_not_hide_that_more_is_to_do(typed, tmp_path):
     """An image changed unseen, and its result was lost: what is made of it is in no plan."""
-    screen = finished.copy(tmp_path / "screen")
+    screen = typed.copy(tmp_path / "screen")
     image = screen.raw("P2", "A05")
     times = image.stat()
     image.write_bytes(bytes(times.st_size))

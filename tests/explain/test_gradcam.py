@@ -7,9 +7,7 @@ from networks import random_network
 from torch import nn
 
 from plateglass.explain import gradcam, gradcam_from_parts, gradcamo, gradcamo_score
-from plateglass.models import torchvision_ops
-
-torchvision_ops.ensure()
+from plateglass.models import third_party
 
 
 def stretched(maps):
@@ -20,8 +18,9 @@ def stretched(maps):
 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_equals_the_gradcam_package_on_random_networks(inplace):
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    with third_party.imports():
+        from pytorch_grad_cam import GradCAM
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     compared = 0
     for seed in range(6):

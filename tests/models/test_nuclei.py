@@ -102,15 +102,6 @@ def test_planning_imports_neither_torch_nor_cellpose():
     assert said.stdout.strip() == "[]"
 
 
-def test_nuclei_small_needs_only_cellpose_dynamics():
-    code = (
-        "import sys; from plateglass.models import nuclei; nuclei.load('nuclei-small');"
-        "print('cellpose.dynamics' in sys.modules, 'cellpose.models' in sys.modules)"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.split() == ["True", "False"]
-
-
 def test_one_plane_may_have_its_axis_and_more_are_refused():
     segment = nuclei.OfPlanes(lambda image, diameter: image.astype(np.int32))
     image = np.arange(6).reshape(2, 3)
@@ -123,10 +114,10 @@ def test_one_plane_may_have_its_axis_and_more_are_refused():
 @pytest.mark.long
 def test_a_cellpose_file_by_path_segments_through_cellpose(tmp_path):
     """All weights zero and stored once: the keys fit, the network runs and finds nothing."""
-    from plateglass.models import torchvision_ops
+    from plateglass.models import third_party
 
-    torchvision_ops.ensure()
-    from cellpose import vit
+    with third_party.imports():
+        from cellpose import vit
 
     with torch.device("meta"):
         shapes = {k: t.shape for k, t in vit.CPSAM().state_dict().items()}

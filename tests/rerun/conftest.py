@@ -1,22 +1,13 @@
-"""Finished tiny screens for all tests of the rerun rule; each test edits a copy."""
+"""What tests of the rerun rule edit."""
 
 import pytest
 
 from screen import Screen
 
 
-@pytest.fixture(scope="session")
-def finished(once):
-    def run(folder):
-        screen = Screen(folder)
-        screen.run()
-        return screen
-
-    return once("finished", run)
-
-
 @pytest.fixture
 def screen(finished, tmp_path):
+    """A finished screen."""
     return finished.copy(tmp_path / "screen")
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from plateglass.errors import SetupError, UserError
-from plateglass.models import torchvision_ops
+from plateglass.models import third_party
 from plateglass.models.dcmix import DCMIX
 
 SMALLEST_MAP = 6  # a coarser last map makes Grad-CAM a blur
@@ -98,8 +98,8 @@ def build(name: str, images: int, *, crop: int, cut: int | None = None, pretrain
     Raises UserError for a name timm does not know, one that gives no maps, or a cut it lacks;
     SetupError where the pretrained weights asked for cannot be had.
     """
-    torchvision_ops.ensure()
-    import timm
+    with third_party.imports():
+        import timm
 
     if not timm.is_model(name):
         near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 3)) or "resnet18"

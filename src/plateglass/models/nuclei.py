@@ -132,10 +132,10 @@ def _cellpose(path: Path, device: str):
     """Cellpose's own class around a file that was compared with it, key by key."""
     import torch
 
-    from plateglass.models import torchvision_ops
+    from plateglass.models import third_party
 
-    torchvision_ops.ensure()
-    from cellpose import models, vit
+    with third_party.imports():
+        from cellpose import models, vit
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -19,10 +19,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from plateglass.errors import SetupError
-from plateglass.models import torchvision_ops
+from plateglass.models import third_party
 
-torchvision_ops.ensure()
-from cellpose import dynamics, utils  # noqa: E402  (needs the operators; 0.6 s, not the 4.7 s of cellpose.models)
+with third_party.imports():
+    from cellpose import dynamics, utils  # 0.6 s, not the 4.7 s of cellpose.models
 
 logging.getLogger("cellpose.dynamics").setLevel(logging.ERROR)  # it warns of every empty image
 
