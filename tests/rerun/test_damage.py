@@ -158,7 +158,11 @@ def test_what_a_killed_ingest_stored_without_a_note_goes_with_its_images(screen,
 
 
 @pytest.mark.parametrize(
-    "file", ["screen/model/model.safetensors", "screen/model/donors.safetensors"]
+    "file",
+    [
+        "screen/model/model.safetensors",
+        pytest.param("screen/model/donors.safetensors", marks=pytest.mark.long),
+    ],
 )
 def test_a_model_cut_short_is_trained_again(screen, finished, file):
     path = screen.results / file
@@ -236,7 +240,9 @@ def test_a_second_name_is_given_once(tmp_path):
             assert [file.name for file in kept.parent.iterdir()] == ["cells.parquet"]
 
 
-@pytest.mark.parametrize("lost", ["all markers", "all ledgers of a plate"])
+@pytest.mark.parametrize(
+    "lost", ["all markers", pytest.param("all ledgers of a plate", marks=pytest.mark.long)]
+)
 def test_the_engines_own_files_lost(screen, finished, lost):
     if lost == "all markers":
         shutil.rmtree(screen.results / ".plateglass/done")

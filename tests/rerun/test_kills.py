@@ -99,8 +99,9 @@ def seeded():
     return random.Random(seed)
 
 
-def test_three_kills(screen, finished):
-    draw = seeded()
+def test_three_kills(untrained):
+    draw, screen = seeded(), untrained
+    finished = screen.copy(screen.folder.with_name("finished"))
     undo(screen, "P2", ["ingest", "segment"])
     shutil.rmtree(screen.results / "P2/plate.zarr")
     assert kill(screen, ["worker", "job"], draw, 3) + kill(screen, ["snakemake"], draw, 3) == 3

@@ -185,7 +185,8 @@ def test_a_class_without_images_is_refused_before_any_job(screen):
         screen.plan()
 
 
-def test_a_plan_says_what_it_knows_of_a_stage_that_is_stale(screen, monkeypatch):
+def test_a_plan_says_what_it_knows_of_a_stage_that_is_stale(untrained, monkeypatch):
+    screen = untrained
     for stage in ("aggregate", "report"):
         newer = replace(STAGES[stage], version=STAGES[stage].version + 1)
         monkeypatch.setitem(STAGES, stage, newer)
@@ -196,7 +197,7 @@ def test_a_plan_says_what_it_knows_of_a_stage_that_is_stale(screen, monkeypatch)
     screen.settings["segment"] = {**screen.settings["segment"], "cells": {"channel": "Marker"}}
     screen.write()
     assert screen.plan().why("P2", "segment").startswith("8 wells: segment.cells.channel changed")
-    screen.run(until="attribute")  # stopped there: nobody knows any more what began it
+    screen.run(until="features")  # stopped there: nobody knows any more what began it
     assert screen.plan().why("P2", "aggregate") == "wells or the platemap changed"
     assert screen.plan().why("P2", "report") == "tables or the model changed"
 
@@ -223,7 +224,8 @@ def test_images_that_the_pattern_leaves_out_are_named_and_change_nothing(screen)
     assert plan.reasons == {}
 
 
-def test_wells_without_a_row_are_named_while_there_is_something_to_do(screen):
+def test_wells_without_a_row_are_named_while_there_is_something_to_do(untrained):
+    screen = untrained
     path = screen.folder / "raw/P2/platemap.csv"
     before = path.read_text().splitlines()
     path.write_text("\n".join(before[:-1]) + "\n")
