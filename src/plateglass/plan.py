@@ -178,8 +178,8 @@ class Plan:
     def _check_backbone(self) -> None:
         """Hours of segmentation shall not come before train says that there is no such backbone."""
         train = self.project.config.train
-        asked = {"backbone", "cut", "crop"} & train.model_fields_set
-        if asked:  # torch and timm are not imported for the defaults, which are known to fit
+        # seconds of torch and timm, but not for the default, which fits any crop that may be set
+        if {"backbone", "cut"} & train.model_fields_set:
             from plateglass.models.backbone import build
 
             build(train.backbone, train.blends + 1, crop=train.crop, cut=train.cut)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from plateglass.config import TrainSettings
 from plateglass.errors import UserError
 from plateglass.models.backbone import Network, distance
 
@@ -25,6 +26,14 @@ def test_deepest_cut_whose_map_is_fine_enough(size, cut, edge):
     network = Network(2, 2, SMALL, crop=size).eval()
     assert network.cut == cut
     assert network.parts(crops(size=size))[0].shape[2:] == (edge, edge)
+
+
+def test_the_smallest_crop_that_may_be_set_fits_the_default_backbone():
+    """So that a plan need not look."""
+    with pytest.raises(ValueError, match="greater than or equal to 16"):
+        TrainSettings(crop=15)
+    assert TrainSettings().backbone == SMALL
+    assert Network(2, 2, TrainSettings().backbone, crop=16).cut == 2
 
 
 def test_a_coarse_cut_is_refused():
