@@ -84,7 +84,7 @@ class Screen:
     def plan(self) -> Plan:
         return Plan(self.project())
 
-    def run(self, threads: int = 1, until: str | None = None) -> list[tuple[str, str, str]]:
+    def run(self, until: str | None = None) -> list[tuple[str, str, str]]:
         """Do what the plan asks for; returns the (plate, stage, well) that were computed.
 
         A stage of a whole plate or of the screen counts as the well "".
@@ -125,7 +125,7 @@ class Screen:
             for plate, stage in pending:
                 if until and order.index(stage) > order.index(until):
                     continue
-                jobs.run(self.project(), stage, plate, plan.keys[plate, stage], threads)
+                jobs.run(self.project(), stage, plate, plan.keys[plate, stage], threads=1)
         finally:
             jobs._record, jobs.importlib = record, importlib
         return ran
@@ -135,12 +135,12 @@ class Screen:
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2, symlinks=True)
         return self._at(folder)
 
-    def from_scratch(self, folder: Path, threads: int = 1, until: str = "aggregate") -> "Screen":
+    def from_scratch(self, folder: Path, until: str = "aggregate") -> "Screen":
         """The same raw plates and settings, run anew elsewhere, up to what is compared: all but reports."""
         ignore = shutil.ignore_patterns("results")
         shutil.copytree(self.folder, folder, copy_function=shutil.copy2, ignore=ignore)
         other = self._at(folder)
-        other.run(threads, until)
+        other.run(until)
         return other
 
     def _at(self, folder: Path) -> "Screen":

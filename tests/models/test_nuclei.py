@@ -116,8 +116,7 @@ def test_a_cellpose_file_by_path_segments_through_cellpose(tmp_path):
     """All weights zero and stored once: the keys fit, the network runs and finds nothing."""
     from plateglass.models import third_party
 
-    with third_party.imports():
-        from cellpose import vit
+    vit = third_party.load("cellpose.vit")
 
     with torch.device("meta"):
         shapes = {k: t.shape for k, t in vit.CPSAM().state_dict().items()}

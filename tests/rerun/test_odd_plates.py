@@ -5,6 +5,7 @@ import ctypes
 import os
 import shutil
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from changes import CHANNELS, WELL_STAGES, ends, relabel, remove_images, set_sec
 
 from plateglass import jobs
 from plateglass.errors import DataError, UserError
+from plateglass.models import backbone
 from plateglass.stages import SCREEN, STAGES
 from screen import Screen, assert_same
 
@@ -245,4 +247,13 @@ def test_wells_without_a_row_are_named_while_there_is_something_to_do(untrained)
 def test_networks_that_cannot_be_built_stop_the_run_before_any_job(screen, settings, said):
     set_section(screen, "train", **settings)
     with pytest.raises(UserError, match=said):
+        screen.plan()
+
+
+def test_a_crop_alone_needs_no_look_at_the_backbone(screen, monkeypatch):
+    monkeypatch.setattr(backbone, "build", Mock(side_effect=AssertionError("torch is imported")))
+    set_section(screen, "train", crop=40)
+    assert (SCREEN, "train") in screen.plan().reasons
+    set_section(screen, "train", crop=40, cut=4)
+    with pytest.raises(AssertionError, match="torch is imported"):
         screen.plan()

@@ -98,8 +98,7 @@ def build(name: str, images: int, *, crop: int, cut: int | None = None, pretrain
     Raises UserError for a name timm does not know, one that gives no maps, or a cut it lacks;
     SetupError where the pretrained weights asked for cannot be had.
     """
-    with third_party.imports():
-        import timm
+    timm = third_party.load("timm")
 
     if not timm.is_model(name):
         near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 3)) or "resnet18"

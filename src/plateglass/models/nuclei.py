@@ -134,8 +134,7 @@ def _cellpose(path: Path, device: str):
 
     from plateglass.models import third_party
 
-    with third_party.imports():
-        from cellpose import models, vit
+    models, vit = third_party.load("cellpose.models"), third_party.load("cellpose.vit")
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

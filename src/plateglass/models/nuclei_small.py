@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from plateglass.errors import SetupError
 from plateglass.models import third_party
 
-with third_party.imports():
-    from cellpose import dynamics, utils  # 0.6 s, not the 4.7 s of cellpose.models
+# not cellpose.models, which takes seconds longer
+dynamics, utils = third_party.load("cellpose.dynamics"), third_party.load("cellpose.utils")
 
 logging.getLogger("cellpose.dynamics").setLevel(logging.ERROR)  # it warns of every empty image
 

@@ -1,63 +1,57 @@
 """timm, torchvision and Cellpose: imported beside any build of torch, and without its compiler."""
 
-import contextlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+COMPILER, UTILS = "torch._dynamo", "torch._dynamo.utils"
 _library = None  # torch forgets the operators when this object dies
 
 
-@contextlib.contextmanager
-def imports() -> Iterator[None]:
-    """Import timm, torchvision or Cellpose inside, the first time in a process.
+def load(name: str) -> ModuleType:
+    """Import a module of timm, of torchvision or of Cellpose, which imports torchvision.
 
-    timm and Cellpose import torchvision, which dies with *operator torchvision::nms does not exist*
-    where torch is a CPU build and torchvision's wheel is CUDA's. And it imports torch's compiler, a
-    third of what a job takes to start, of which nothing here makes use; whoever asks for more than
-    an import does gets the real one.
+    Two things stand in the way of a plain import. It dies with *operator torchvision::nms does not
+    exist* where torch is a CPU build and torchvision's wheel is CUDA's. And it imports torch's
+    compiler, a third of the CPU seconds that it takes, for decorators that keep the compiler off
+    some of timm's functions (which then lack them) and for a question that torchvision asks later.
+    Nothing here compiles; train's optimisers import it themselves. Where a version wants more of the
+    compiler than that, it is imported after all.
     """
     _operators()
-    if _Compiler.NAME in sys.modules:
-        yield
-        return
-    compiler = _Compiler(_Compiler.NAME)
-    sys.modules |= {_Compiler.NAME: compiler, f"{_Compiler.NAME}.utils": compiler}
+    if name in sys.modules or COMPILER in sys.modules:
+        return importlib.import_module(name)
+    stand_in = _Compiler(COMPILER)
+    sys.modules |= {COMPILER: stand_in, UTILS: stand_in}
     try:
-        yield
+        return importlib.import_module(name)
+    except (AttributeError, ImportError, ValueError):
+        stand_in.leave()
+        return importlib.import_module(name)
     finally:
-        compiler.leave()
+        stand_in.leave()
 
 
 class _Compiler(ModuleType):
-    """Stands in for ``torch._dynamo``, and for its ``utils``, while others are imported."""
-
-    NAME = "torch._dynamo"
+    """Stands in for ``torch._dynamo`` and its ``utils``, as far as imports need them."""
 
     @staticmethod
     def disable(function: Any = None, *_: Any, **__: Any) -> Any:
-        """A decorator that keeps the compiler off: here it is."""
+        """A decorator that would keep the compiler off."""
         return (lambda given: given) if function is None else function
 
-    @staticmethod
-    def is_compile_supported(device: str) -> bool:
-        return False
+    def is_compile_supported(self, device: Any) -> bool:
+        """Asked when torchvision's functions are called, not while they are imported."""
+        self.leave()
+        return importlib.import_module(UTILS).is_compile_supported(device)
 
     def leave(self) -> None:
-        for name in (self.NAME, f"{self.NAME}.utils"):
+        for name in (COMPILER, UTILS):
             if sys.modules.get(name) is self:
                 del sys.modules[name]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        self.leave()
-        real = importlib.import_module(self.NAME)
-        return getattr(real if hasattr(real, name) else real.utils, name)
 
 
 def _operators() -> None:
