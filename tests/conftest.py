@@ -25,10 +25,12 @@ def pytest_addoption(parser):
     )
 
 
-# files that take longest: processes end together where these are begun first
+# files that take longest: processes end together where these are begun first; of those at the front one
+# makes the finished screen, and nobody waits for it
 LONGEST = (
     "test_workflow",
     "test_chain",
+    "test_kills",
     "test_damage",
     "test_gone",
     "test_odd_plates",
