@@ -23,7 +23,7 @@ from plateglass import config, wells
 from plateglass.project import Project
 
 def imported():
-    return "plateglass.stages.segment" in sys.modules
+    return {"plateglass.stages.segment", "plateglass.models.nuclei_small"} <= {*sys.modules}
 
 if __name__ == "__main__":
     project = Project.read(config.read(Path(sys.argv[1])))

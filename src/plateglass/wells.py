@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from plateglass.errors import DataError, SetupError
 from plateglass.files import digest
 from plateglass.plates import well_name
+from plateglass.stages import STAGES
 
 if TYPE_CHECKING:
     from plateglass.config import Config
@@ -172,7 +173,8 @@ def begin_imports(job: Job, wells: Sequence[str]) -> None:
     """
     if _in_own_workers(job, wells):
         needed = ["distributed", "plateglass.config", "plateglass.store.arrays"]
-        forkserver.set_forkserver_preload([*needed, f"plateglass.stages.{job.stage}"])
+        needed += [f"plateglass.stages.{job.stage}", *STAGES[job.stage].in_workers]
+        forkserver.set_forkserver_preload(needed)
         _method()
 
 

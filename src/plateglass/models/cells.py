@@ -12,8 +12,6 @@ from scipy import ndimage
 from skimage.graph import MCP_Geometric
 from skimage.segmentation import expand_labels, watershed
 
-from plateglass.models.nuclei_small import typical_diameter
-
 STEEPNESS = 20.0  # cost of one e-fold of the channel, in px
 FLOOR = 0.1  # of the channel's range: changes below it are noise
 GRADIENT_SIGMA = 1.0  # px
@@ -67,6 +65,17 @@ def background(image: np.ndarray) -> tuple[float, float, float]:
     level = float(np.median(dark))
     spread = 1.4826 * float(np.median(np.abs(dark - level)))
     return level, spread, max(float(np.percentile(image, 99)) - level, 1e-6)
+
+
+def typical_diameter(areas: np.ndarray) -> float:
+    """Median equivalent diameter (px) of the objects, debris aside; 0.0 without objects.
+
+    Debris: less than half as wide as the object at the 75th percentile.
+    """
+    if len(areas) == 0:
+        return 0.0
+    diameters = np.sqrt(4 / np.pi * np.asarray(areas, float))
+    return float(np.median(diameters[diameters >= np.percentile(diameters, 75) / 2]))
 
 
 def drop_debris(nuclei: np.ndarray, share: float) -> tuple[np.ndarray, int]:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from plateglass.errors import SetupError
 from plateglass.models import third_party
+from plateglass.models.cells import typical_diameter
 
 # not cellpose.models, which takes seconds longer
 dynamics, utils = third_party.load("cellpose.dynamics"), third_party.load("cellpose.utils")
@@ -95,17 +96,6 @@ def encode(normalised: torch.Tensor) -> torch.Tensor:
     """
     compressed = torch.log1p(20 * normalised.clamp(min=0)) / np.log(21)
     return torch.stack([normalised.clamp(-0.5, 2.0), compressed.clamp(max=1.5)], 1)
-
-
-def typical_diameter(areas: np.ndarray) -> float:
-    """Median equivalent diameter (px) of the objects, debris aside; 0.0 without objects.
-
-    Debris: less than half as wide as the object at the 75th percentile.
-    """
-    if len(areas) == 0:
-        return 0.0
-    diameters = np.sqrt(4 / np.pi * np.asarray(areas, float))
-    return float(np.median(diameters[diameters >= np.percentile(diameters, 75) / 2]))
 
 
 def resize(stack: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

@@ -9,19 +9,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stage:
-    """``wells``: the work is done and remembered by the well; else for a whole plate or screen."""
+    """A stage.
+
+    ``wells``: the work is done and remembered by the well; else for a whole plate or screen.
+    ``in_workers``: what its workers need and the job's own process, which hands wells out, does not.
+    """
 
     name: str
     version: int
     after: str | None
     wells: bool = True
+    in_workers: tuple[str, ...] = ()
 
 
 STAGES = {
     stage.name: stage
     for stage in (
         Stage("ingest", 2, None),
-        Stage("segment", 2, "ingest"),
+        Stage("segment", 2, "ingest", in_workers=("plateglass.models.nuclei_small",)),
         Stage("train", 1, "segment", wells=False),
         Stage("features", 1, "segment"),
         Stage("attribute", 1, "features"),

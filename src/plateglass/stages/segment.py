@@ -5,13 +5,12 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import ndimage
 
 from plateglass import parts, store
 from plateglass.config import SegmentSettings
 from plateglass.errors import DataError
-from plateglass.models import cells, device, nuclei
+from plateglass.models import cells, nuclei
 from plateglass.wells import Job, Result, each
 
 LABELS = ("nuclei", "cells")
@@ -35,6 +34,8 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
 
 def one_well(job: Job, well: str) -> Result:
     """Segment a well's fields, write labels and parts. Counts: fields, cells, orphans, debris."""
+    import torch  # here: of a job with workers its own process goes without
+
     torch.set_num_threads(1)  # the wells run side by side, and give the same on any machine
     segment = _model(job.config.segment.nuclei.model, job.config.run.device)
     rows, counts = [], []
@@ -123,4 +124,6 @@ def table(site: int, kernels: np.ndarray, found: np.ndarray) -> pd.DataFrame:
 
 @cache
 def _model(name: str, where: str) -> nuclei.Segmenter:
+    from plateglass.models import device
+
     return nuclei.load(name, str(device.choose(where)))
