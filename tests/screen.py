@@ -23,6 +23,7 @@ WELLS = {
     "B01": DOSES[0],
     "B02": DOSES[3],
 }
+WELL_STAGES = tuple(name for name, stage in STAGES.items() if stage.wells)
 PARTS = {"in": "x", "code": 1, "params": "p"}  # of a ledger's line, where a test writes one
 TRAIN = {
     "classes": ["negative_control", "positive_control"],

@@ -12,11 +12,10 @@ import pytest
 
 from plateglass.stages import SCREEN, STAGES
 from plateglass.workflow import MOST_SHOWN, Workflow
-from screen import Screen, assert_same
+from screen import WELL_STAGES, Screen, assert_same
 from terminal import snakemake
 
 ODD = """it's "a" $(touch ran) `touch ran`; touch ran & plate"""
-WELL_STAGES = ("ingest", "segment", "features", "attribute")
 ELSEWHERE = "elsewhere"  # typed there, settings and results are named by their whole paths
 
 

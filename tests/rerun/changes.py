@@ -14,8 +14,8 @@ import plateglass
 from plateglass import synthetic
 from plateglass.models import nuclei
 from plateglass.stages import SCREEN, STAGES
+from screen import WELL_STAGES
 
-WELL_STAGES = ("ingest", "segment", "features", "attribute")
 CHANNELS = ("DNA", "Actin", "Marker")
 
 

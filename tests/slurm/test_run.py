@@ -6,10 +6,9 @@ from itertools import pairwise
 import pytest
 from submission import last_id, profile, snakemake, submitted
 
-from screen import Screen
+from screen import WELL_STAGES, Screen
 
 pytestmark = pytest.mark.slurm
-WELL_STAGES = ("ingest", "segment", "features", "attribute")
 EACH = (*WELL_STAGES, "aggregate", "report")
 
 
