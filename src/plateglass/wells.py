@@ -167,14 +167,13 @@ def each(
 def begin_imports(job: Job, wells: Sequence[str]) -> None:
     """Where `each` will start workers, let their imports begin now, beside this process's own.
 
-    Workers are forked from a server that imports Dask and the stage and does nothing with them. That
-    is safe: no device is in use, and the one thread beside the server's own is that of pyarrow's
-    jemalloc, which takes its locks before a fork and has no thread in the child.
+    Workers are forked from a server that imports Dask and what the stage needs there, and does
+    nothing with them. That is safe: no device is in use, and the one thread beside the server's own
+    is that of pyarrow's jemalloc, which takes its locks before a fork and has no thread in the child.
     """
     if _in_own_workers(job, wells):
         needed = ["distributed", "plateglass.config", "plateglass.store.arrays"]
-        needed += [f"plateglass.stages.{job.stage}", *STAGES[job.stage].in_workers]
-        forkserver.set_forkserver_preload(needed)
+        forkserver.set_forkserver_preload([*needed, *STAGES[job.stage].in_workers])
         _method()
 
 

@@ -8,7 +8,7 @@ import yaml
 import zarr
 
 from plateglass import config as settings
-from plateglass import crops, parts, store
+from plateglass import crops, parts, prepare, store
 from plateglass.errors import UserError
 from plateglass.explain import pcim
 from plateglass.explain.fidelity import cell_share
@@ -17,6 +17,7 @@ from plateglass.models.recipe import load_model, rebuild, save_model
 from plateglass.project import Project
 from plateglass.report import maps as reported
 from plateglass.stages import attribute
+from plateglass.units import Units
 from plateglass.wells import Job
 from screen import PARTS
 
@@ -58,7 +59,7 @@ class Plate:
         (folder / "config.yaml").write_text(yaml.safe_dump(self.settings))
         config = settings.read(folder / "config.yaml")
         self.job = Job("attribute", "P1", Project.read(config), model="m")
-        self.units = attribute.Units({"DNA": 100.0, "GFP": 100.0}, {"DNA": 500.0, "GFP": 400.0})
+        self.units = Units({"DNA": 100.0, "GFP": 100.0}, {"DNA": 500.0, "GFP": 400.0})
         torch.manual_seed(0)
         networks = {f"seed0.{kind}": rebuild(INFO).eval() for kind in ("final", "fold0", "fold1")}
         empty = np.zeros((0, 2, CROP, CROP), np.float16)
@@ -174,17 +175,17 @@ def test_files_and_counts_of_a_well(plate):
 
 def test_draw_depends_on_the_cell_alone():
     rows = pd.DataFrame({"Metadata_Site": [1] * 40, "Metadata_Cell": range(1, 41)})
-    ten = attribute.draw("P", "A01", rows, 10)
+    ten = prepare.draw("P", "A01", rows, 10)
     assert len(ten) == 10 and ten["Metadata_Cell"].is_monotonic_increasing
-    twenty = attribute.draw("P", "A01", rows, 20)
+    twenty = prepare.draw("P", "A01", rows, 20)
     assert set(ten.index) < set(twenty.index)
-    turned = attribute.draw("P", "A01", rows.iloc[::-1], 10)
+    turned = prepare.draw("P", "A01", rows.iloc[::-1], 10)
     assert set(turned["Metadata_Cell"]) == set(ten["Metadata_Cell"])
-    fewer = attribute.draw("P", "A01", rows.drop(index=ten.index[0]), 10)
+    fewer = prepare.draw("P", "A01", rows.drop(index=ten.index[0]), 10)
     assert len(set(fewer["Metadata_Cell"]) & set(ten["Metadata_Cell"])) == 9
-    assert set(attribute.draw("P", "A02", rows, 10).index) != set(ten.index)
-    assert attribute.draw("P", "A01", rows, "all") is rows
-    assert attribute.draw("P", "A01", rows, 41) is rows
+    assert set(prepare.draw("P", "A02", rows, 10).index) != set(ten.index)
+    assert prepare.draw("P", "A01", rows, "all") is rows
+    assert prepare.draw("P", "A01", rows, 41) is rows
 
 
 def test_one_well_alone_all_cells_no_cells_and_removal(tmp_path):

@@ -12,7 +12,7 @@ class Stage:
     """A stage.
 
     ``wells``: the work is done and remembered by the well; else for a whole plate or screen.
-    ``in_workers``: what its workers need and the job's own process, which hands wells out, does not.
+    ``in_workers``: what its workers need, imported before they start.
     """
 
     name: str
@@ -25,11 +25,16 @@ class Stage:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("ingest", 2, None),
-        Stage("segment", 2, "ingest", in_workers=("plateglass.models.nuclei_small",)),
+        Stage("ingest", 2, None, in_workers=("plateglass.stages.ingest",)),
+        Stage(
+            "segment",
+            2,
+            "ingest",
+            in_workers=("plateglass.stages.segment", "plateglass.models.nuclei_small"),
+        ),
         Stage("train", 1, "segment", wells=False),
-        Stage("features", 1, "segment"),
-        Stage("attribute", 1, "features"),
+        Stage("features", 1, "segment", in_workers=("plateglass.prepare",)),
+        Stage("attribute", 1, "features", in_workers=("plateglass.prepare",)),
         Stage("aggregate", 2, "attribute", wells=False),
         Stage("report", 3, "aggregate", wells=False),
     )

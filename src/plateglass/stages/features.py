@@ -5,33 +5,21 @@ over batches that cross wells and writes each well's rows. Memory is bounded by 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
-from plateglass import crops, parts, store
+from plateglass import parts, prepare, store
 from plateglass.errors import DataError
 from plateglass.explain.gradcam import gradcam_from_parts, gradcamo_score, upsample
-from plateglass.measure import classical
 from plateglass.models import device
 from plateglass.models.batches import Batches
 from plateglass.models.controls import Draws, Views
 from plateglass.models.recipe import FINAL, Model, judge_of, load_model
-from plateglass.units import Units, plate_units
+from plateglass.prepare import Measured
+from plateglass.units import plate_units
 from plateglass.wells import Job, Result, each
-
-
-@dataclass
-class Prepared:
-    """A well before the networks: identifiers and classical features by cell, crops (N, C, y, x)."""
-
-    well: str
-    rows: pd.DataFrame
-    crops: np.ndarray | None
-    masks: np.ndarray | None
-    levels: np.ndarray | None  # the field's background, (N, C)
 
 
 def run(job: Job, wells: list[str]) -> Iterator[Result]:
@@ -41,7 +29,7 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
     size = model.info["crop"]["px"] if model else 0
     if model:
         _same_scale(job, model, wells[0])
-    prepared = each(job, prepare, wells, units=units, size=size)
+    prepared = each(job, prepare.measured, wells, units=units, size=size)
     if model is None:
         for well in prepared:
             if isinstance(well, Result):
@@ -63,7 +51,7 @@ def _same_scale(job: Job, model: Model, well: str) -> None:
 
 
 def _through(job: Job, model: Model, prepared: Iterator) -> Iterator[Result]:
-    """Prepared wells through the networks, in batches that cross the wells of one kind."""
+    """Measured wells through the networks, in batches that cross the wells of one kind."""
     model.to(device.choose(job.config.run.device))
     views = Views(model)
     classed = job.project.classed(job.plate)
@@ -122,7 +110,7 @@ class Look:
         return embedding, logits, coarse.half(), score, enrichment, reliance, *found.values()
 
 
-def _finished(job: Job, model: Model, look: Look, well: Prepared, seen: tuple) -> Result:
+def _finished(job: Job, model: Model, look: Look, well: Measured, seen: tuple) -> Result:
     """A well's rows and maps, written."""
     embedding, logits, coarse, score, enrichment, reliance, *called = seen
     audit = _audit(model, logits)
@@ -158,36 +146,10 @@ def _named(model: Model, classes: np.ndarray) -> pd.Series:
     return pd.array([model.info["classes"][k] for k in classes], dtype="string")
 
 
-def _ids(job: Job, well: Prepared) -> list[str]:
+def _ids(job: Job, well: Measured) -> list[str]:
     """What a cell's draws are drawn by: who it is, and nothing else."""
     places = zip(well.rows["Metadata_Site"], well.rows["Metadata_Cell"])
     return [f"{job.plate}/{well.well}/{site}/{cell}" for site, cell in places]
-
-
-def prepare(job: Job, well: str, units: Units, size: int) -> Prepared:
-    """Fields of a well to crops and classical features (in a worker)."""
-    channels = list(job.config.channel_names)
-    pieces, rows = [], []
-    for field, site in enumerate(store.sites(job.store, well)):
-        image = store.read_field(job.store, well, field)[:, 0]
-        nuclei = store.read_labels(job.store, well, field, "nuclei")[0]
-        cells = store.read_labels(job.store, well, field, "cells")[0]
-        table = pd.DataFrame({"Metadata_Cell": np.unique(cells[cells > 0]).astype("int64")})
-        if job.config.features.classical:
-            measured = classical.measure(image, nuclei, cells, channels, units.windows)
-            table = pd.concat([table, measured.reset_index(drop=True)], axis=1)
-        table.insert(0, "Metadata_Site", np.full(len(table), site, dtype="int64"))
-        rows.append(table)
-        if size:
-            scaled = units.apply(image)
-            x, masks, *_ = crops.cut(scaled, cells, size, nuclei, only=table["Metadata_Cell"])
-            level = np.tile(crops.background(scaled, cells), (len(x), 1))
-            pieces.append((x, masks, level))
-    empty = (np.zeros((0, len(channels), size, size), np.float32),)
-    joined = (
-        [np.concatenate(parts) for parts in zip(*pieces)] if pieces else [*empty, *empty, *empty]
-    )
-    return Prepared(well, pd.concat(rows, ignore_index=True), *joined)
 
 
 def _write(
