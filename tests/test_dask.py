@@ -115,6 +115,7 @@ def test_the_last_worker_gone_is_waited_for(raw, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count(waited) == 1
 
 
+@pytest.mark.long
 def test_the_last_worker_gone_for_long_is_said(raw, tmp_path, monkeypatch):
     with running_dask(tmp_path, workers=1) as cluster:
         screen = copy(raw, tmp_path / "screen", dask={"scheduler": str(cluster.file)})

@@ -1,6 +1,7 @@
 """The command line: what Snakemake's jobs call, and a few things for people."""
 
 import argparse
+import ctypes
 import errno
 import json
 import logging
@@ -29,17 +30,20 @@ _KILLED = (
     "run.workers, and give the same command again. Finished wells are kept"
 )
 
-# Libraries read the first four when first imported: one thread a process, so that results do not depend
-# on the number of cores and workers do not fight over them. The others tell glibc in workers to keep what
-# was freed for the next batch or field. Dask sets the second so low in workers that it spawns that each
-# array is fetched from the kernel and given back: a fifth of a run's CPU time was the system's.
+FETCHED, GIVEN_BACK = 2**25, 2**30  # bytes
+# For libraries, which read them when first imported: one thread a process, so that results do not depend
+# on the number of cores and workers do not fight over them (Snakemake sets a job's own to its threads).
+# Threads of one process wait for each other asleep: spinning took up to five times the CPU time beside
+# other work, such as the job's own workers. The last two tell glibc to keep what was freed for the next
+# batch or field: a fifth of a run's CPU time was the system's, which fetched arrays and took them back.
 OF_WORKERS = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
     "ZARR_THREADING__MAX_WORKERS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(FETCHED),
+    "MALLOC_TRIM_THRESHOLD_": str(GIVEN_BACK),
 }
 
 EPILOG = """\
@@ -145,12 +149,20 @@ def _project(config: Path):
 def _job(args: argparse.Namespace) -> None:
     for name, value in OF_WORKERS.items():
         os.environ.setdefault(name, value)
+    _keep_memory()
     heed_signals()
     from plateglass import jobs
     from plateglass.project import check_identifiers
 
     project = _project(args.config)
     jobs.run(project, args.command, check_identifiers(args.plate), args.key, args.threads)
+
+
+def _keep_memory() -> None:
+    """Tell glibc of this process, which has begun, what `OF_WORKERS` tells that of its workers."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc, not musl
+        for what, size in ((-3, FETCHED), (-1, GIVEN_BACK)):  # M_MMAP_ and M_TRIM_THRESHOLD
+            libc.mallopt(what, size)
 
 
 def heed_signals() -> None:

@@ -76,6 +76,7 @@ def test_one_treatment_well_replaced_runs_alone(screen):
     assert screen.plan().reasons == {}
 
 
+@pytest.mark.long
 def test_a_well_removed_and_put_back(screen, finished):
     kept = remove_images(screen, "P2", "B02")
     assert sorted(screen.run()) == sorted(ends("P2"))

@@ -157,12 +157,9 @@ def test_what_a_killed_ingest_stored_without_a_note_goes_with_its_images(screen,
     assert_same(screen, finished)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "file",
-    [
-        "screen/model/model.safetensors",
-        pytest.param("screen/model/donors.safetensors", marks=pytest.mark.long),
-    ],
+    "file", ["screen/model/model.safetensors", "screen/model/donors.safetensors"]
 )
 def test_a_model_cut_short_is_trained_again(screen, finished, file):
     path = screen.results / file
@@ -207,6 +204,7 @@ def test_labels_lost_by_an_ingest_that_was_taken_back_are_made_again(screen, fin
     assert_same(screen, finished)
 
 
+@pytest.mark.long
 def test_labels_lost_with_a_store_whose_repair_was_killed_are_made_again(
     screen, finished, monkeypatch
 ):

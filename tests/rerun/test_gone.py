@@ -230,6 +230,7 @@ def test_keep_keeps_what_is_gone_and_nothing_else(screen):
     assert "two files for well A01" in screen.plan().refused["P2"]  # nothing is gone: a mistake
 
 
+@pytest.mark.long
 def test_keep_keeps_wells_that_gave_nothing_and_reads_those_that_never_had_more(screen):
     screen.raw("P2", "A02").unlink()
     screen.run()

@@ -199,6 +199,7 @@ def test_a_pixel_size_that_turns_behind_a_detour_of_the_settings_trains_anew(tmp
     assert_same(screen, screen.from_scratch(tmp_path / "scratch"))
 
 
+@pytest.mark.long
 def test_a_quarantined_well_that_a_killed_job_had_stored_is_taken_out_again(
     alone, tmp_path, monkeypatch
 ):
