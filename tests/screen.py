@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import yaml
 import zarr
+from safetensors.numpy import load_file
 
 from plateglass import config, jobs, synthetic
 from plateglass.plan import Plan
@@ -172,47 +173,61 @@ class Screen:
             os.utime(target, (10**9 + seed, 10**9 + seed))
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        return {
-            str(path.relative_to(self.results)): pd.read_parquet(path)
-            for pattern in ("*/*.parquet", "screen/model/*.parquet")
-            for path in sorted(self.results.glob(pattern))
-        }
+        return {name: pd.read_parquet(path) for name, path in self.table_files().items()}
+
+    def table_files(self) -> dict[str, Path]:
+        return _files(self.results, "*/*.parquet", "screen/model/*.parquet")
 
 
 def assert_same(found: Screen, wanted: Screen) -> None:
-    """Table for table, pixel for pixel, tensor for tensor: identical, floats to 1e-5."""
-    ours, theirs = found.tables(), wanted.tables()
-    assert list(ours) == list(theirs), set(ours) ^ set(theirs)
-    for name in ours:
-        pd.testing.assert_frame_equal(ours[name], theirs[name], rtol=1e-5, atol=1e-6, obj=name)
-    files, others = (_stored(screen.results) for screen in (found, wanted))
-    assert files.keys() == others.keys()
-    assert [name for name in files if files[name] != others[name]] == []
-    arrays, others = (_arrays(screen.results) for screen in (found, wanted))
-    assert arrays.keys() == others.keys()
-    for name in arrays:
-        # float16 maps: a last digit
-        np.testing.assert_allclose(arrays[name], others[name], rtol=2e-3, atol=1e-5, err_msg=name)
+    """Table for table, pixel for pixel, tensor for tensor: identical, floats to 1e-5.
+
+    Images and labels byte for byte; of the rest values are read where bytes differ.
+    """
+    for name, ours, theirs in _pairs(found.table_files(), wanted.table_files()):
+        ours, theirs = pd.read_parquet(ours), pd.read_parquet(theirs)
+        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-5, atol=1e-6, obj=name)
+    stored = [_files(screen.results, "*/plate.zarr/**/*") for screen in (found, wanted)]
+    assert [name for name, *_ in _pairs(*stored)] == []
+    tensors = [_files(screen.results, "screen/model/*.safetensors") for screen in (found, wanted)]
+    arrays = [_arrays(screen.results) for screen in (found, wanted)]
+    for read, pairs in ((load_file, _pairs(*tensors)), (_map, _pairs(*arrays))):
+        for name, ours, theirs in pairs:
+            ours, theirs = read(ours), read(theirs)
+            assert ours.keys() == theirs.keys(), name
+            for key in ours:
+                # float16 maps: a last digit
+                np.testing.assert_allclose(
+                    ours[key], theirs[key], rtol=2e-3, atol=1e-5, err_msg=f"{name} {key}"
+                )
 
 
-def _stored(results: Path) -> dict[str, bytes]:
-    """Images and labels, byte by byte."""
-    return {
-        str(path.relative_to(results)): path.read_bytes()
-        for path in results.glob("*/plate.zarr/**/*")
-        if path.is_file()
-    }
+def _pairs(ours: dict[str, Path], theirs: dict[str, Path]) -> list[tuple[str, Path, Path]]:
+    """Of files or folders of the same names those whose bytes differ."""
+    assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+    return [
+        (name, ours[name], theirs[name])
+        for name in sorted(ours)
+        if _content(ours[name]) != _content(theirs[name])
+    ]
 
 
-def _arrays(results: Path) -> dict[str, np.ndarray]:
-    """Maps of attribution.zarr, and the model's tensors and donors."""
-    from safetensors.numpy import load_file
+def _content(path: Path) -> dict[str, bytes]:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
 
-    found = {}
-    for path in results.glob("screen/model/*.safetensors"):
-        found |= {f"{path.name}:{name}": x for name, x in load_file(path).items()}
-    for path in results.glob("*/attribution.zarr/**/zarr.json"):
-        if json.loads(path.read_text())["node_type"] == "array":
-            name = str(path.parent.relative_to(results))
-            found[name] = zarr.open_array(path.parent, mode="r")[...]
-    return found
+
+def _files(results: Path, *patterns: str) -> dict[str, Path]:
+    found = (path for pattern in patterns for path in results.glob(pattern) if path.is_file())
+    return {str(path.relative_to(results)): path for path in found}
+
+
+def _arrays(results: Path) -> dict[str, Path]:
+    """Folders of the maps in attribution.zarr."""
+    described = _files(results, "*/attribution.zarr/**/zarr.json").values()
+    arrays = [p.parent for p in described if json.loads(p.read_text())["node_type"] == "array"]
+    return {str(folder.relative_to(results)): folder for folder in arrays}
+
+
+def _map(folder: Path) -> dict[str, np.ndarray]:
+    return {"": zarr.open_array(folder, mode="r")[...]}
