@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from plateglass.cli import OF_WORKERS
+from plateglass.cli import ONE_THREAD
 
 # As the command line does for its jobs, before anything imports torch; pytest's processes inherit it.
 # With a thread for each core in each of them, two cores took several times as long.
-os.environ |= {name: one for name, one in OF_WORKERS.items() if "THREAD" in name}
+os.environ |= ONE_THREAD
 
 
 def pytest_addoption(parser):

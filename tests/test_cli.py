@@ -92,3 +92,36 @@ def test_a_stop_that_python_swallows_is_raised_again(name, said):
     script = SWALLOWED.format(name=name)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"{said}\n")
+
+
+LIBRARIES = """
+import resource, sys
+from plateglass import cli
+if sys.argv[1] == "set up":
+    cli.set_up_libraries()
+import numpy as np
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    batch = [np.ones(2**20) for _ in range(8)]  # 8 MB each
+    del batch
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+import torch
+from plateglass.models import device
+print(torch.get_num_threads())
+device.choose("cpu", 2)
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_a_job_keeps_memory_and_its_libraries_one_thread_whatever_snakemake_gives():
+    given = os.environ | dict.fromkeys(cli.ONE_THREAD, "2")
+
+    def ask(*how):
+        command = [sys.executable, "-c", LIBRARIES, *how]
+        done = subprocess.run(command, capture_output=True, text=True, env=given, check=True)
+        return [int(line) for line in done.stdout.split()]
+
+    (faults, one, two), (usual, *_) = ask("set up"), ask("not")
+    assert (one, two) == (1, 2)
+    assert faults < usual / 4

@@ -15,7 +15,7 @@ from plateglass import config, layouts, project, raw
 from plateglass.errors import DataError, UserError
 from plateglass.plan import Plan
 from plateglass.project import Project
-from plateglass.stages import SCREEN
+from plateglass.stages import SCREEN, STAGES
 
 ROOT = Path(__file__).parents[1]
 WELLS = fabricated.wells_of(24)
@@ -193,9 +193,11 @@ def test_files_that_change_after_the_plan_leave_no_marker(settings):
 
 
 def test_jobs_that_need_no_network_import_no_torch():
-    """Nor does segment's own process, where workers find the nuclei."""
-    stages = ("ingest", "segment", "aggregate", "report")
-    modules = ", ".join(f"plateglass.stages.{stage}" for stage in stages)
-    code = f"import sys, plateglass.jobs, {modules}; print('torch' in sys.modules)"
+    """Nor do segment's own process, whose workers find the nuclei, and those of features and attribute."""
+    needed = {
+        f"plateglass.stages.{stage}" for stage in ("ingest", "segment", "aggregate", "report")
+    }
+    needed |= {*STAGES["features"].in_workers, *STAGES["attribute"].in_workers}
+    code = f"import sys, plateglass.jobs, {', '.join(needed)}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

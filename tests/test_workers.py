@@ -21,19 +21,21 @@ from multiprocessing import forkserver
 from pathlib import Path
 from plateglass import config, wells
 from plateglass.project import Project
+from plateglass.stages import STAGES
 
-def imported():
-    return {"plateglass.stages.segment", "plateglass.models.nuclei_small"} <= {*sys.modules}
+def imported(stage):
+    return {*STAGES[stage].in_workers} <= {*sys.modules}, "torch" in sys.modules
 
 if __name__ == "__main__":
     project = Project.read(config.read(Path(sys.argv[1])))
-    job = wells.Job("segment", "P1", project, threads=2)
+    stage = sys.argv[2]
+    job = wells.Job(stage, "P1", project, threads=2)
     wells.begin_imports(job, ["A01"] * wells.CLUSTER_FROM)
     with wells.client(job, wells.CLUSTER_FROM) as dask:
         server = forkserver._forkserver._forkserver_pid
         threads = [*Path(f"/proc/{server}/task").glob("*/comm")] if server else []
         others = [file.read_text().strip() for file in threads if file.parent.name != str(server)]
-        print(wells._method(), *dask.run(imported).values(), others)
+        print(wells._method(), *dask.run(imported, stage).values(), others)
 """
 # a job whose wells take long enough to be stopped in their middle
 SLOW = """
@@ -65,13 +67,19 @@ def test_workers_are_forked_with_their_imports_done_where_sockets_can_be(screen,
     script.write_text(ASK)
     long = tmp_path / ("long" * 25)  # a socket's path has 107 characters at most
     long.mkdir()
-    # and from a server that has no thread but, in some versions of pyarrow, jemalloc's
-    forked = {f"forkserver True True {others}" for others in ([], ["jemalloc_bg_thd"])}
-    for folder, said in ((None, forked), (long, {"spawn False False []"})):
-        more = cli.OF_WORKERS | ({} if folder is None else {"TMPDIR": str(folder)})
-        command = [sys.executable, script, screen.folder / "config.yaml"]
+    spawned = {"spawn (False, False) (False, False) []"}
+    for stage, folder, torch in (
+        ("segment", None, True),
+        ("features", None, False),
+        ("segment", long, None),
+    ):
+        # from a server that has no thread but, in some versions of pyarrow, jemalloc's
+        ready = f"(True, {torch})"
+        forked = {f"forkserver {ready} {ready} {others}" for others in ([], ["jemalloc_bg_thd"])}
+        more = cli.ONE_THREAD | cli.IN_JOBS | ({} if folder is None else {"TMPDIR": str(folder)})
+        command = [sys.executable, script, screen.folder / "config.yaml", stage]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | more)
-        assert done.stdout.split("\n")[-2] in said, done.stderr
+        assert done.stdout.split("\n")[-2] in (spawned if folder else forked), done.stderr
 
 
 @pytest.mark.parametrize(("threads", "count", "begun"), [(16, 5, 5), (2, 5, 2)])

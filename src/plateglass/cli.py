@@ -30,20 +30,23 @@ _KILLED = (
     "run.workers, and give the same command again. Finished wells are kept"
 )
 
-FETCHED, GIVEN_BACK = 2**25, 2**30  # bytes
-# For libraries, which read them when first imported: one thread a process, so that results do not depend
-# on the number of cores and workers do not fight over them (Snakemake sets a job's own to its threads).
-# Threads of one process wait for each other asleep: spinning took up to five times the CPU time beside
-# other work, such as the job's own workers. The last two tell glibc to keep what was freed for the next
-# batch or field: a fifth of a run's CPU time was the system's, which fetched arrays and took them back.
-OF_WORKERS = {
+# Libraries read these when first imported: one thread a process, so that results do not depend on the
+# number of cores and workers do not fight over them. Snakemake sets the first three to a job's threads,
+# which are its workers' (`wells.each`) and its networks' (`device.choose`).
+ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "passive",
     "ZARR_THREADING__MAX_WORKERS": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(FETCHED),
-    "MALLOC_TRIM_THRESHOLD_": str(GIVEN_BACK),
+}
+# A network's threads wait for each other asleep: spinning takes several times the CPU time beside other
+# work, such as the job's own workers. The others tell glibc to keep what was freed for the next batch or
+# field: arrays under the first, up to the second; a fifth of a run's CPU time was the system's, which
+# fetched and took them back (Dask sets the second to 64 kB in workers that it spawns).
+IN_JOBS = {
+    "OMP_WAIT_POLICY": "passive",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
 
 EPILOG = """\
@@ -147,9 +150,7 @@ def _project(config: Path):
 
 
 def _job(args: argparse.Namespace) -> None:
-    for name, value in OF_WORKERS.items():
-        os.environ.setdefault(name, value)
-    _keep_memory()
+    set_up_libraries()
     heed_signals()
     from plateglass import jobs
     from plateglass.project import check_identifiers
@@ -158,11 +159,16 @@ def _job(args: argparse.Namespace) -> None:
     jobs.run(project, args.command, check_identifiers(args.plate), args.key, args.threads)
 
 
-def _keep_memory() -> None:
-    """Tell glibc of this process, which has begun, what `OF_WORKERS` tells that of its workers."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc, not musl
-        for what, size in ((-3, FETCHED), (-1, GIVEN_BACK)):  # M_MMAP_ and M_TRIM_THRESHOLD
-            libc.mallopt(what, size)
+def set_up_libraries() -> None:
+    """Set the environment of a job and its workers; before numpy or torch is imported."""
+    os.environ |= ONE_THREAD | {
+        name: os.environ.get(name, value) for name, value in IN_JOBS.items()
+    }
+    # glibc read the last two when this process began
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # musl has none
+        for what, name in ((-3, "MALLOC_MMAP_THRESHOLD_"), (-1, "MALLOC_TRIM_THRESHOLD_")):
+            if os.environ[name].isdigit():
+                libc.mallopt(what, int(os.environ[name]))  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
 
 def heed_signals() -> None:

@@ -1,4 +1,4 @@
-"""What workers make of a well ahead of the networks: its cells cut out, measured or drawn.
+"""What workers, or a job alone, make of a well ahead of the networks: cells measured, drawn, cut out.
 
 Without torch, which costs each process that imports it seconds and memory: the networks run in the
 job's own process, over batches that cross wells.
@@ -15,29 +15,33 @@ import pandas as pd
 
 from plateglass import crops, parts, store
 from plateglass.files import damage_of
-from plateglass.measure import classical
 from plateglass.units import Units
 from plateglass.wells import Job
 
 
 @dataclass
 class Measured:
-    """A well before the networks: identifiers and classical features by cell, crops (N, C, y, x)."""
+    """A well's cells, all of them.
+
+    ``rows`` has identifiers and classical features by cell; crops (N, C, y, x) float32 in plate
+    units, masks (N, y, x) bool, levels (N, C) of the fields' background: ``None`` once they were
+    handed to the networks.
+    """
 
     well: str
     rows: pd.DataFrame
     crops: np.ndarray | None
     masks: np.ndarray | None
-    levels: np.ndarray | None  # the field's background, (N, C)
+    levels: np.ndarray | None
 
 
 @dataclass
 class Drawn:
-    """A well's cells to explain.
+    """A well's cells to explain, by the network of that name.
 
     ``rows`` has ``Metadata_Site``, ``Metadata_Cell``, ``y``, ``x`` (px in the field) and
-    ``target``, the predicted class's number; crops (n, C, y, x), masks (n, y, x), coarse Grad-CAM
-    maps (n, h, w).
+    ``target``, the predicted class's number; crops (n, C, y, x) float32 in plate units, masks
+    (n, y, x) bool, coarse Grad-CAM maps (n, h, w).
     """
 
     well: str
@@ -48,8 +52,8 @@ class Drawn:
     coarse: np.ndarray
 
 
-def measured(job: Job, well: str, units: Units, size: int) -> Measured:
-    """All cells of a well, for features: crops, masks and classical features."""
+def measure_well(job: Job, well: str, units: Units, size: int) -> Measured:
+    """All cells of a well, for features; crops of ``size`` px, none where that is 0."""
     channels = list(job.config.channel_names)
     pieces, rows = [], []
     for field, site in enumerate(store.sites(job.store, well)):
@@ -58,8 +62,10 @@ def measured(job: Job, well: str, units: Units, size: int) -> Measured:
         cells = store.read_labels(job.store, well, field, "cells")[0]
         table = pd.DataFrame({"Metadata_Cell": np.unique(cells[cells > 0]).astype("int64")})
         if job.config.features.classical:
-            measured = classical.measure(image, nuclei, cells, channels, units.windows)
-            table = pd.concat([table, measured.reset_index(drop=True)], axis=1)
+            from plateglass.measure import classical  # attribute does without
+
+            found = classical.measure(image, nuclei, cells, channels, units.windows)
+            table = pd.concat([table, found.reset_index(drop=True)], axis=1)
         table.insert(0, "Metadata_Site", np.full(len(table), site, dtype="int64"))
         rows.append(table)
         if size:
@@ -83,10 +89,13 @@ def draw(plate: str, well: str, rows: pd.DataFrame, count: int | str) -> pd.Data
     return rows.iloc[np.sort(order[:count])]
 
 
-def drawn(
+def draw_well(
     job: Job, well: str, units: Units, size: int, classes: list[str], networks: dict[str, str]
 ) -> Drawn:
-    """Some cells of a well, for attribute: crops, masks and the Grad-CAM maps that features kept."""
+    """Some cells of a well, for attribute; crops of ``size`` px.
+
+    ``networks``: well → the name of the network that judges it, and is asked.
+    """
     names = ["Metadata_Site", "Metadata_Cell", "Metadata_Class"]
     rows = parts.read(job.part("features", well), names)
     rows = draw(job.plate, well, rows, job.config.attribute.cells_per_well)

@@ -39,7 +39,7 @@ import yaml
 from fabricated import wells_of
 
 from plateglass import config, jobs, markers, store
-from plateglass.cli import OF_WORKERS
+from plateglass.cli import set_up_libraries
 from plateglass.plan import Plan
 from plateglass.project import Project
 from plateglass.wells import peak_mb
@@ -330,8 +330,7 @@ def main() -> None:
     args = arguments.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if args.what == "_job":
-        for name, value in OF_WORKERS.items():  # as the command line does, for its workers
-            os.environ.setdefault(name, value)
+        set_up_libraries()  # as the command line does
         for plate in args.plates.split(","):
             found = spent(args.folder / "config.yaml", args.stage, plate)
         print(json.dumps(found))

@@ -7,13 +7,17 @@ import torch
 from plateglass.errors import SetupError
 
 
-def choose(name: str = "auto") -> torch.device:
+def choose(name: str = "auto", threads: int | None = None) -> torch.device:
     """Return the device named: ``auto`` takes CUDA where there is one, else the CPU.
+
+    ``threads``: how many the CPU uses for networks from now on in this process.
 
     Says so (``note:``) where a GPU was promised by ``CUDA_VISIBLE_DEVICES`` and there is none.
 
     Raises SetupError where the device asked for is not there or not known to torch.
     """
+    if threads is not None:
+        torch.set_num_threads(threads)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

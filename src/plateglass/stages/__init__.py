@@ -12,7 +12,7 @@ class Stage:
     """A stage.
 
     ``wells``: the work is done and remembered by the well; else for a whole plate or screen.
-    ``in_workers``: what its workers need, imported before they start.
+    ``in_workers``: what its workers need; the process that they are forked from imports it.
     """
 
     name: str
@@ -33,7 +33,12 @@ STAGES = {
             in_workers=("plateglass.stages.segment", "plateglass.models.nuclei_small"),
         ),
         Stage("train", 1, "segment", wells=False),
-        Stage("features", 1, "segment", in_workers=("plateglass.prepare",)),
+        Stage(
+            "features",
+            1,
+            "segment",
+            in_workers=("plateglass.prepare", "plateglass.measure.classical"),
+        ),
         Stage("attribute", 1, "features", in_workers=("plateglass.prepare",)),
         Stage("aggregate", 2, "attribute", wells=False),
         Stage("report", 3, "aggregate", wells=False),

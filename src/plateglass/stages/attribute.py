@@ -29,13 +29,13 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
     recipe = job.config.attribute.recipe
     if recipe not in RECIPES:
         raise UserError(f"attribute.recipe is {recipe!r}; write one of {', '.join(RECIPES)}")
-    chosen = device.choose(job.config.run.device)
+    chosen = device.choose(job.config.run.device, job.threads)
     model = load_model(job.model_dir, lambda name: name.startswith("seed0.")).to(chosen)
     networks = {well: judge_of(model.fold(job.plate, well)) for well in wells}
     by_network = sorted(wells, key=lambda well: (networks[well], well))
     drawn = each(
         job,
-        prepare.drawn,
+        prepare.draw_well,
         by_network,
         units=plate_units(job),
         size=model.info["crop"]["px"],

@@ -29,15 +29,15 @@ def run(job: Job, wells: list[str]) -> Iterator[Result]:
     size = model.info["crop"]["px"] if model else 0
     if model:
         _same_scale(job, model, wells[0])
-    prepared = each(job, prepare.measured, wells, units=units, size=size)
+    ahead = each(job, prepare.measure_well, wells, units=units, size=size)
     if model is None:
-        for well in prepared:
+        for well in ahead:
             if isinstance(well, Result):
                 yield well
             else:
                 yield _write(job, well.well, well.rows, None, {"cells": len(well.rows)})
         return
-    yield from _through(job, model, prepared)
+    yield from _through(job, model, ahead)
 
 
 def _same_scale(job: Job, model: Model, well: str) -> None:
@@ -50,13 +50,13 @@ def _same_scale(job: Job, model: Model, well: str) -> None:
         )
 
 
-def _through(job: Job, model: Model, prepared: Iterator) -> Iterator[Result]:
+def _through(job: Job, model: Model, ahead: Iterator) -> Iterator[Result]:
     """Measured wells through the networks, in batches that cross the wells of one kind."""
-    model.to(device.choose(job.config.run.device))
+    model.to(device.choose(job.config.run.device, job.threads))
     views = Views(model)
     classed = job.project.classed(job.plate)
     kinds: dict[tuple, Batches] = {}
-    for well in prepared:
+    for well in ahead:
         if isinstance(well, Result):
             yield well
             continue
