@@ -39,10 +39,10 @@ ONE_THREAD = {
     "MKL_NUM_THREADS": "1",
     "ZARR_THREADING__MAX_WORKERS": "1",
 }
-# A network's threads wait for each other asleep: spinning takes several times the CPU time beside other
-# work, such as the job's own workers. The others tell glibc to keep what was freed for the next batch or
-# field: arrays under the first, up to the second; a fifth of a run's CPU time was the system's, which
-# fetched and took them back (Dask sets the second to 64 kB in workers that it spawns).
+# A network's threads wait for each other asleep: spinning takes cores from the job's own workers, and
+# several times the CPU time beside other work. The others tell glibc to keep what was freed for the next
+# batch or field, arrays under the first, up to the second: a fifth of a run's CPU time was the system's,
+# which fetched and took them back (Dask sets the second to 64 kB in workers that it spawns).
 IN_JOBS = {
     "OMP_WAIT_POLICY": "passive",
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
