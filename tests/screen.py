@@ -1,8 +1,11 @@
 """A tiny screen of two synthetic plates, run stage by stage without Snakemake."""
 
+import atexit
+import functools
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +38,19 @@ TRAIN = {
     "crop": 48,
     "batch": 16,
 }
+SPECS = {
+    name: synthetic.tiny(name, wells=WELLS, seed=seed) for name, seed in (("P1", 11), ("P2", 12))
+}
+
+
+@functools.cache
+def _rendered() -> Path:
+    """The raw plates of every screen, drawn once a process."""
+    folder = Path(tempfile.mkdtemp(prefix="plateglass-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name, spec in SPECS.items():
+        synthetic.render_plate(spec, folder / name)
+    return folder
 
 
 class Screen:
@@ -44,12 +60,8 @@ class Screen:
         self.folder = folder
         self.results = folder / "results"
         self.counts: dict[tuple[str, str, str], dict[str, int]] = {}
-        self.specs = {
-            "P1": synthetic.tiny("P1", wells=WELLS, seed=11),
-            "P2": synthetic.tiny("P2", wells=WELLS, seed=12),
-        }
-        for name, spec in self.specs.items():
-            synthetic.render_plate(spec, folder / "raw" / name)
+        self.specs = dict(SPECS)
+        shutil.copytree(_rendered(), folder / "raw")
         self.settings = {
             "plates": "plates.csv",
             "results": "results",
@@ -158,7 +170,7 @@ class Screen:
         return other
 
     def raw(self, plate: str, well: str, channel: str = "Marker") -> Path:
-        return self.folder / "raw" / plate / f"{plate}_{well}_s1_{channel}.tif"
+        return self.folder / self.sheet[plate]["path"] / f"{plate}_{well}_s1_{channel}.tif"
 
     def replace_image(self, plate: str, well: str, seed: int = 99) -> None:
         """Another picture of the well, in all channels, with times of their own."""
@@ -168,7 +180,7 @@ class Screen:
         other = self.folder / f"other_{plate}_{seed}"
         synthetic.render_plate(replace(spec, wells={well: spec.wells[well]}), other)
         for file in other.glob("*.tif"):
-            target = self.folder / "raw" / plate / file.name
+            target = self.raw(plate, well).with_name(file.name)
             file.replace(target)
             os.utime(target, (10**9 + seed, 10**9 + seed))
 

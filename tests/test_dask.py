@@ -80,6 +80,7 @@ def test_a_scheduler_killed_half_way_is_said_and_finished_wells_are_kept(
     assert ran == set(raw.specs["P1"].wells) - kept
 
 
+@pytest.mark.long
 def test_a_scheduler_that_hangs_is_said(raw, tmp_path, monkeypatch):
     with running_dask(tmp_path, workers=1) as cluster:
         screen = copy(raw, tmp_path / "screen", dask={"scheduler": str(cluster.file)})
@@ -97,6 +98,7 @@ def test_a_scheduler_that_hangs_is_said(raw, tmp_path, monkeypatch):
     assert len(screen.project().ledger("ingest", "P1")) >= ENDED_AFTER
 
 
+@pytest.mark.long
 def test_the_last_worker_gone_is_waited_for(raw, tmp_path, monkeypatch, capsys):
     with running_dask(tmp_path, workers=1) as cluster:
         screen = copy(raw, tmp_path / "screen", dask={"scheduler": str(cluster.file)})

@@ -62,24 +62,32 @@ def screen(tmp_path_factory):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned")
-def test_workers_are_forked_with_their_imports_done_where_sockets_can_be(screen, tmp_path):
-    script = tmp_path / "ask.py"
-    script.write_text(ASK)
+@pytest.mark.parametrize(("stage", "torch"), [("segment", True), ("features", False)])
+def test_workers_are_forked_with_their_imports_done(screen, tmp_path, stage, torch):
+    # from a server that has no thread but, in some versions of pyarrow, jemalloc's
+    ready = f"(True, {torch})"
+    forked = [f"forkserver {ready} {ready} {others}" for others in ([], ["jemalloc_bg_thd"])]
+    assert asked(screen, tmp_path, stage) in forked
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned")
+def test_workers_are_spawned_where_no_socket_can_be(screen, tmp_path):
     long = tmp_path / ("long" * 25)  # a socket's path has 107 characters at most
     long.mkdir()
-    spawned = {"spawn (False, False) (False, False) []"}
-    for stage, folder, torch in (
-        ("segment", None, True),
-        ("features", None, False),
-        ("segment", long, None),
-    ):
-        # from a server that has no thread but, in some versions of pyarrow, jemalloc's
-        ready = f"(True, {torch})"
-        forked = {f"forkserver {ready} {ready} {others}" for others in ([], ["jemalloc_bg_thd"])}
-        more = cli.ONE_THREAD | cli.IN_JOBS | ({} if folder is None else {"TMPDIR": str(folder)})
-        command = [sys.executable, script, screen.folder / "config.yaml", stage]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | more)
-        assert done.stdout.split("\n")[-2] in (spawned if folder else forked), done.stderr
+    said = asked(screen, tmp_path, "segment", TMPDIR=str(long))
+    assert said == "spawn (False, False) (False, False) []"
+
+
+def asked(screen, folder, stage, **more):
+    """How a stage's workers begin, and what they and the server that they are forked from say."""
+    script = folder / "ask.py"
+    script.write_text(ASK)
+    command = [sys.executable, script, screen.folder / "config.yaml", stage]
+    environment = os.environ | cli.ONE_THREAD | cli.IN_JOBS | more
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize(("threads", "count", "begun"), [(16, 5, 5), (2, 5, 2)])

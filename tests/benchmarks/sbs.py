@@ -190,20 +190,17 @@ def separation(figures: Figures, wells: pd.DataFrame, scores: dict[str, pd.Serie
         by = {label: score.reindex(wells.index[wells[LABEL] == label]) for label in CONTROLS}
         figures.say(f"Z′, {name}", assay.z_prime(by[POSITIVE], by[NEGATIVE]))
         values = score.reindex(treated.index).to_numpy()
-        rho = assay.bootstrap(lambda at: assay.spearman(dose[at], values[at]), np.ones(len(dose)))  # noqa: B023
+        rho = assay.bootstrap(assay.spearman_statistic(dose, values), np.ones(len(dose)))
         figures.say(f"dose ρ, {name}", rho, "treatment wells")
         every = pd.to_numeric(wells[DOSE]).to_numpy()
         whole = assay.spearman(every, score.reindex(wells.index).to_numpy())
         figures.say(f"dose ρ with the controls, {name}", whole, f"{len(every)} wells")
     if len(scores) > 1:
         (first, a), *_, (last, b) = scores.items()
-        a, b = a.reindex(treated.index).to_numpy(), b.reindex(treated.index).to_numpy()
+        of = [assay.spearman_statistic(dose, x.reindex(treated.index).to_numpy()) for x in (a, b)]
         figures.say(
             f"dose ρ, {first} less {last}, paired",
-            assay.bootstrap(
-                lambda at: assay.spearman(dose[at], a[at]) - assay.spearman(dose[at], b[at]),
-                np.ones(len(dose)),
-            ),
+            assay.bootstrap(lambda at: of[0](at) - of[1](at), np.ones(len(dose))),
         )
     shown = pd.DataFrame({"well": treated.index, "dose": dose})
     for name, score in scores.items():

@@ -16,13 +16,16 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
-def taught():
+def taught(once):
     """(network, crops, planted pixels, classes, cells): a trained network and cells it never saw."""
     from networks import spots, trained
 
-    torch.set_num_threads(1)
-    x, _, labels, _ = spots(600, seed=0)
-    network = trained(x, labels)
+    def teach(folder):
+        torch.set_num_threads(1)
+        x, _, labels, _ = spots(600, seed=0)
+        return trained(x, labels)
+
+    network = once("taught", teach)
     x, planted, labels, cell = spots(48, seed=1)
     with torch.no_grad():
         accuracy = (network(x).argmax(1) == labels).float().mean()

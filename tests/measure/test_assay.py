@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from plateglass.measure import assay
 
@@ -25,12 +26,12 @@ def test_spearman_by_hand():
 
 def test_bootstrap_of_a_mean_is_as_wide_as_theory_says():
     values = np.random.default_rng(3).normal(5, 2, 200)
-    found = assay.bootstrap(lambda at: values[at].mean(), ["a"] * 200)
+    found = assay.bootstrap(lambda at: values[at].mean(-1), ["a"] * 200)
     half = 1.96 * values.std() / np.sqrt(200)
     assert found.value == pytest.approx(values.mean())
     assert found.low == pytest.approx(values.mean() - half, abs=0.05)
     assert found.high == pytest.approx(values.mean() + half, abs=0.05)
-    assert found == assay.bootstrap(lambda at: values[at].mean(), ["a"] * 200)  # same seed
+    assert found == assay.bootstrap(lambda at: values[at].mean(-1), ["a"] * 200)  # same seed
 
 
 def test_bootstrap_keeps_every_class_as_it_is():
@@ -38,15 +39,58 @@ def test_bootstrap_keeps_every_class_as_it_is():
     seen = set()
 
     def share(at):
-        seen.add((int((strata[at] == "n").sum()), int((strata[at] == "p").sum())))
-        return 0.0
+        kinds = [(strata[at] == kind).sum(-1) for kind in "np"]
+        seen.update(zip(*(np.atleast_1d(kind).tolist() for kind in kinds)))
+        return np.zeros(at.shape[:-1])
 
     assay.bootstrap(share, strata, draws=50)
     assert seen == {(8, 4)}
 
 
+def test_draws_together_are_those_of_one_by_one(monkeypatch):
+    """Every statistic of a thousand draws is that of each alone, however many are drawn at once."""
+    rng = np.random.default_rng(5)
+    dose, response = rng.integers(0, 5, 30).astype(float), rng.normal(size=30).round(1)
+    dose[3] = response[7] = np.nan
+    kinds = np.arange(30) % 3 == 0
+    wells = pd.DataFrame({"label": kinds, "cells": rng.integers(1, 9, 30)})
+    wells["hits"] = rng.binomial(wells["cells"], 0.8)
+    values = rng.normal(size=30)
+
+    def ranked(at):
+        known = at[np.isfinite(dose[at] + response[at])]
+        return stats.spearmanr(dose[known], response[known])[0]
+
+    def accuracy(at):
+        by = wells.iloc[at].groupby("label")[["hits", "cells"]].sum()
+        return (by["hits"] / by["cells"]).mean()
+
+    for statistic, alone in (
+        (assay.spearman_statistic(dose, response), ranked),
+        (assay.balanced_statistic(wells), accuracy),
+        (
+            assay.z_prime_statistic(values, kinds),
+            lambda at: assay.z_prime(values[at][kinds[at]], values[at][~kinds[at]]).value,
+        ),
+    ):
+        drawn = []
+
+        def noted(at, statistic=statistic, drawn=drawn):
+            drawn.extend(at.reshape(-1, 30))
+            return statistic(at)
+
+        found = assay.bootstrap(noted, kinds, draws=40)
+        assert len(drawn) == 1 + 40
+        together = statistic(np.stack(drawn[1:]))
+        assert together == pytest.approx([alone(at) for at in drawn[1:]])
+        assert found[1:3] == pytest.approx(np.percentile(together, [2.5, 97.5]))
+        with monkeypatch.context() as few:
+            few.setattr(assay, "AT_ONCE", 70)
+            assert assay.bootstrap(statistic, kinds, draws=40) == found
+
+
 def test_with_fewer_than_four_wells_of_a_class_there_is_no_interval():
-    found = assay.bootstrap(lambda at: 1.0, ["n"] * 8 + ["p"] * 3)
+    found = assay.bootstrap(lambda at: np.ones(at.shape[:-1]), ["n"] * 8 + ["p"] * 3)
     assert found == (1.0, None, None, 11)
     assert "too few" in str(found)
 
@@ -55,7 +99,7 @@ def test_a_paired_difference_cancels_what_the_wells_share():
     rng = np.random.default_rng(0)
     first = rng.normal(0, 10, 40)
     second = first + 0.5
-    found = assay.bootstrap(lambda at: second[at].mean() - first[at].mean(), ["a"] * 40)
+    found = assay.bootstrap(lambda at: second[at].mean(-1) - first[at].mean(-1), ["a"] * 40)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
 
 

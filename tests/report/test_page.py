@@ -4,6 +4,8 @@ import json
 import re
 from html import unescape
 
+import altair as alt
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,6 +67,19 @@ def test_the_policy_allows_the_scripts_of_the_page_and_no_request(screen):
     for script in scripts:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
+
+
+@pytest.mark.parametrize("name", ["P1", "screen"])
+def test_every_chart_is_what_vega_lite_says_a_chart_is(screen, name):
+    html = (screen.results / name / "report.html").read_text(encoding="utf-8")
+    payload = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)[1]
+    charts = json.loads(payload)["charts"]
+    assert len(charts) > 5
+    for chart in charts.values():
+        alt.Chart.from_dict(chart, validate=True)
+    chart["mark"] = "no mark"
+    with pytest.raises(jsonschema.ValidationError):
+        alt.Chart.from_dict(chart, validate=True)
 
 
 def test_vega_stands_in_the_page_once(screen):

@@ -28,10 +28,9 @@ def blank(screen, plate, well):
         tifffile.imwrite(path, noise)
 
 
-def test_a_quarantined_image_fails_a_strict_run_and_mended_leaves_no_trace(screen, finished):
+def test_a_quarantined_image_fails_a_strict_run(screen):
     path = screen.raw("P2", "B02")
-    whole, times = path.read_bytes(), path.stat()
-    path.write_bytes(whole[:3000])
+    path.write_bytes(path.read_bytes()[:3000])
     assert sorted(screen.run()) == sorted([("P2", "ingest", "B02"), *ends("P2")])
     assert screen.plan().reasons == {}
     ((plate, well, why),) = jobs.quarantined(screen.project())
@@ -40,12 +39,6 @@ def test_a_quarantined_image_fails_a_strict_run_and_mended_leaves_no_trace(scree
     assert screen.plan().reasons == {}  # strictness makes nothing stale
     with pytest.raises(DataError, match=r"(?s)run.strict: 1 well.s. or site.s. in quarantine.*B02"):
         jobs.hold_to_strict(screen.project())
-    path.write_bytes(whole)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    wanted = wells(screen, ["P2"], WELL_STAGES, ["B02"]) + ends("P2")
-    assert sorted(screen.run()) == sorted(wanted)
-    assert screen.plan().reasons == {}
-    assert_same(screen, finished)
 
 
 def test_same_size_and_time_is_seen_by_ctime_alone(screen):

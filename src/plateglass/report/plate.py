@@ -5,6 +5,7 @@ from typing import Any
 from plateglass.report import (
     audit,
     basis,
+    charts,
     fields,
     gallery,
     grids,
@@ -22,6 +23,7 @@ QUALITIES = (86, 72, 56, 38)  # of pictures: the first that keeps the page under
 GOOD_Z_PRIME = 0.4  # below, the summary's dot warns
 
 
+@charts.unchecked
 def build(job: Job) -> str:
     """The page's HTML, at most ``LIMIT`` bytes."""
     subject = Subject.read(job, [job.plate])

@@ -31,7 +31,7 @@ def summarise(wells: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
     rows = []
     for key, group in wells.dropna(subset=[value]).groupby(by, sort=True):
         values = group[value].to_numpy(float)
-        mean = assay.bootstrap(lambda at: values[at].mean(), np.ones(len(values)))  # noqa: B023
+        mean = assay.bootstrap(lambda at: values[at].mean(-1), np.ones(len(values)))  # noqa: B023
         rows.append((*key, *mean))
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "wells"])
 
@@ -122,18 +122,14 @@ def quality(
     margin = controls["margin"].to_numpy(float)
     high = (controls["label"] == positive).to_numpy()
 
-    def z_prime(at: np.ndarray) -> float:
-        return assay.z_prime(margin[at][high[at]], margin[at][~high[at]]).value
-
     if min(high.sum(), (~high).sum()) > 1:
-        found["Z′"] = assay.bootstrap(z_prime, high)
+        found["Z′"] = assay.bootstrap(assay.z_prime_statistic(margin, high), high)
     if dose is not None:
         treated = known[~known["label"].isin([negative, positive])].dropna(subset=["dose_rank"])
         rank, answer = (treated[c].to_numpy(float) for c in ("dose_rank", "margin"))
         if len(np.unique(rank)) > 2:
-            found["dose ρ"] = assay.bootstrap(
-                lambda at: assay.spearman(rank[at], answer[at]), np.ones(len(rank))
-            )
+            of = assay.spearman_statistic(rank, answer)
+            found["dose ρ"] = assay.bootstrap(of, np.ones(len(rank)))
     return found
 
 

@@ -8,6 +8,7 @@ from plateglass.measure import assay
 from plateglass.report import (
     audit,
     basis,
+    charts,
     grids,
     head,
     profiles,
@@ -28,6 +29,7 @@ Figures = dict[str, dict[str, assay.Interval]]
 """Plate → name of a figure → its value and interval."""
 
 
+@charts.unchecked
 def build(job: Job) -> tuple[str, dict[str, str]]:
     """The page's HTML, and the few figures that matter, as lines for the terminal."""
     page, subject = Page(kept=job.state), Subject.read(job, _with_tables(job))
