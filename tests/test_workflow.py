@@ -13,7 +13,8 @@ from unittest.mock import Mock
 import pytest
 from changes import ends, wells
 
-from plateglass.errors import UserError
+from plateglass import jobs
+from plateglass.errors import DataError, UserError
 from plateglass.stages import STAGES
 from plateglass.workflow import MOST_SHOWN, Workflow
 from screen import WELL_STAGES, Screen, assert_same
@@ -133,9 +134,11 @@ def test_what_was_deleted_comes_back_by_a_shell_that_no_name_reaches(typed):
     assert "deleted" not in snakemake(typed, "-n", "--forceall", folder=elsewhere)
 
 
-def test_the_run_shows_progress_and_where_to_look(typed):
+def test_the_run_shows_jobs_of_what_changed_and_progress_and_where_to_look(typed):
     said = typed.said
-    assert "P2 ingest: " in said
+    begun = re.findall(r"^\[\d of 8\] (\w+ \w+): ", said, re.MULTILINE)
+    plate = [f"P2 {stage}" for stage in (*WELL_STAGES, "aggregate", "report")]
+    assert sorted(begun) == sorted([*plate, "screen aggregate", "screen report"])
     assert re.search(r"  P2 ingest: [0-8]/8 wells", said)
     assert "results/screen/report.html" in said
     assert "results/<plate>/cells.parquet" in said
@@ -167,6 +170,17 @@ def test_a_truncated_image_is_quarantined_and_named(typed):
     tables = typed.tables()
     assert "B02" not in set(tables["P2/cells.parquet"]["Metadata_Well"])
     assert "P2_B02_s1_Marker.tif" in (typed.results / "P2/report.html").read_text()
+
+
+def test_quarantine_fails_a_strict_run_once_all_is_finished(typed, tmp_path):
+    screen = typed.copy(tmp_path / "screen")
+    ((plate, well, why),) = jobs.quarantined(screen.project())
+    assert (plate, well) == ("P2", "B02") and "P2_B02_s1_Marker.tif: truncated TIFF" in why
+    screen.settings["run"] = {**screen.settings["run"], "strict": True}
+    screen.write()
+    assert screen.plan().reasons == {}  # strictness makes nothing stale
+    with pytest.raises(DataError, match=r"(?s)run.strict: 1 well.s. or site.s. in quarantine.*B02"):
+        jobs.hold_to_strict(screen.project())
 
 
 def test_another_report_by_path_and_snakemakes_own(typed, tmp_path):
@@ -249,8 +263,10 @@ def test_a_job_killed_leaves_its_log_and_nothing_on_the_terminal(tmp_path, monke
     assert (tmp_path / "log").read_text() == "A01 done\n"
 
 
-def test_results_with_braces_are_refused(tmp_path):
-    screen = Screen(tmp_path, train=False, results="results{x}")
+def test_results_with_braces_are_refused(typed, tmp_path):
+    screen = typed.copy(tmp_path / "screen")
+    screen.settings["results"] = "results{x}"
+    screen.write()
     code, said = snakemake(screen, "-n", check=False)
     assert code != 0
     assert "results{x}: Snakemake reads braces as wildcards; rename" in said

@@ -70,6 +70,7 @@ def same(a, b):
     )
 
 
+@pytest.mark.long
 def test_two_processes_give_what_one_gives(few, pool_folder, tmp_path):
     settings, tasks = few
     cpu, seen = torch.device("cpu"), []

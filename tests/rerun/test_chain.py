@@ -69,13 +69,6 @@ def test_without_a_training_plate_there_are_classical_profiles_and_a_report_that
     assert screen.plan().reasons == {}
 
 
-def test_one_treatment_well_replaced_runs_alone(screen):
-    screen.replace_image("P2", "B01")
-    wanted = wells(screen, ["P2"], WELL_STAGES, ["B01"]) + ends("P2")
-    assert sorted(screen.run()) == sorted(wanted)
-    assert screen.plan().reasons == {}
-
-
 @pytest.mark.long
 def test_a_well_removed_and_put_back(screen, finished):
     kept = remove_images(screen, "P2", "B02")

@@ -28,19 +28,6 @@ def blank(screen, plate, well):
         tifffile.imwrite(path, noise)
 
 
-def test_a_quarantined_image_fails_a_strict_run(screen):
-    path = screen.raw("P2", "B02")
-    path.write_bytes(path.read_bytes()[:3000])
-    assert sorted(screen.run()) == sorted([("P2", "ingest", "B02"), *ends("P2")])
-    assert screen.plan().reasons == {}
-    ((plate, well, why),) = jobs.quarantined(screen.project())
-    assert (plate, well) == ("P2", "B02") and "P2_B02_s1_Marker.tif: truncated TIFF" in why
-    set_section(screen, "run", strict=True)
-    assert screen.plan().reasons == {}  # strictness makes nothing stale
-    with pytest.raises(DataError, match=r"(?s)run.strict: 1 well.s. or site.s. in quarantine.*B02"):
-        jobs.hold_to_strict(screen.project())
-
-
 def test_same_size_and_time_is_seen_by_ctime_alone(screen):
     """The documented blind spot of ``raw_check: mtime``, and what sees it."""
     path = screen.raw("P2", "B01")

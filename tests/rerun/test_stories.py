@@ -234,7 +234,7 @@ def tell(folder, monkeypatch, seed):
             raise
 
 
-@pytest.mark.parametrize("number", [10, pytest.param(300, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [5, pytest.param(300, marks=pytest.mark.long)])
 def test_any_story_ends_with_what_lies_there(tmp_path, monkeypatch, number):
     first = int(os.environ.get("STORY", random.SystemRandom().randrange(10**6)))
     for seed in range(first, first + number):

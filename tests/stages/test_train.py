@@ -10,7 +10,6 @@ from plateglass.contents import Contents
 from plateglass.models import cohort
 from plateglass.models.recipe import load_model
 from plateglass.stages import train
-from screen import Screen
 
 NETWORKS = (
     3 + 2 * 3 + 3 * 2
@@ -18,21 +17,18 @@ NETWORKS = (
 
 
 @pytest.fixture(scope="module")
-def segmented(tmp_path_factory):
-    screen = Screen(tmp_path_factory.mktemp("train"))
-    screen.run(until="segment")
-    return screen
+def screen(finished, tmp_path_factory):
+    return finished.copy(tmp_path_factory.mktemp("train") / "screen")
 
 
 @pytest.fixture(scope="module")
-def trained(segmented):
-    segmented.run(until="train")
-    return segmented.results / "screen" / "model"
+def trained(screen):
+    return screen.results / "screen" / "model"
 
 
-def test_the_model_says_what_it_is(trained, segmented):
+def test_the_model_says_what_it_is(trained, screen):
     info = json.loads((trained / "model.json").read_text())
-    assert info["key"] == Contents(segmented.project()).train_key()
+    assert info["key"] == Contents(screen.project()).train_key()
     assert info["channels"] == ["Actin", "DNA", "Marker"]
     assert info["crop"] == {"px": 48, "um_per_px": 0.65}
     assert (info["backbone"], info["cut"]) == ("test_resnet", 8)
@@ -42,7 +38,7 @@ def test_the_model_says_what_it_is(trained, segmented):
     for fold in (0, 1):  # both classes in each
         held = {int(well[1:]) < 4 for well, of in folds.items() if of == fold}
         assert held == {True, False}
-    assert not (segmented.results / ".plateglass" / "train" / info["key"]).exists()
+    assert not (screen.results / ".plateglass" / "train" / info["key"]).exists()
 
 
 def test_its_tables_have_a_row_for_each_thing(trained):
@@ -69,7 +65,7 @@ def test_donors_are_of_training_wells_and_both_classes(trained):
     assert donors.crops.shape[1:] == (3, 48, 48)
 
 
-def test_a_killed_training_resumes_and_ends_the_same(trained, segmented, tmp_path, monkeypatch):
+def test_a_killed_training_resumes_and_ends_the_same(trained, screen, tmp_path, monkeypatch):
     wanted = load_model(trained)
     kept = {f.name: pd.read_parquet(f) for f in trained.glob("*.parquet")}
     (trained / "model.json").unlink()
@@ -82,7 +78,7 @@ def test_a_killed_training_resumes_and_ends_the_same(trained, segmented, tmp_pat
         return fit(pool, settings, task, *rest)
 
     monkeypatch.setattr(cohort, "fit", dies)
-    project, plan = segmented.project(), segmented.plan()
+    project, plan = screen.project(), screen.plan()
     key = plan.keys["screen", "train"]
     with pytest.raises(KeyboardInterrupt):
         jobs.run(project, "train", "screen", key, 1)
