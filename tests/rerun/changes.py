@@ -174,7 +174,7 @@ def a_negative_control_mark_changed_on_a_plate_that_does_not_train(screen):
     return wells(screen, ["P2"], ("features", "attribute")) + ends("P2")
 
 
-@row(plain=True)
+@row()
 def a_label_outside_the_classes_changed(screen):
     relabel(screen, "P2", "B01", "reference")
     return ends("P2")
@@ -210,7 +210,7 @@ def a_platemap_names_a_well_that_has_no_image(screen):
     return ends("P2")
 
 
-@row(plain=True, scratch=True)
+@row()
 def the_order_of_a_platemaps_columns(screen):
     path = screen.folder / "raw/P2/platemap.csv"
     lines = [line.split(",") for line in path.read_text().splitlines()]
@@ -312,7 +312,7 @@ def a_new_version_of_the_package(screen):
     return []
 
 
-@row(plain=True)
+@row()
 def a_channels_colour(screen):
     """Viewers and reports paint by it: written by ingest, which reads no image for it."""
     set_section(screen, "channels", Actin={"match": "Actin", "color": "12AB34"})

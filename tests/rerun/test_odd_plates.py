@@ -176,9 +176,14 @@ def test_a_plan_says_what_it_knows_of_a_stage_that_is_stale(untrained, monkeypat
         monkeypatch.undo()
     (screen.results / "P1/wells.parquet").write_bytes(b"cut")
     assert screen.plan().why("P1", "aggregate") == "what was stored is damaged"
-    screen.settings["segment"] = {**screen.settings["segment"], "cells": {"channel": "Marker"}}
-    screen.write()
+    set_section(screen, "segment", cells={"channel": "Marker"})
     assert screen.plan().why("P2", "segment").startswith("8 wells: segment.cells.channel changed")
+
+
+@pytest.mark.long
+def test_of_a_run_that_was_stopped_a_plan_says_what_it_knows(untrained):
+    screen = untrained
+    set_section(screen, "segment", cells={"channel": "Marker"})
     screen.run(until="features")  # stopped there: nobody knows any more what began it
     assert screen.plan().why("P2", "aggregate") == "wells or the platemap changed"
     assert screen.plan().why("P2", "report") == "tables or the model changed"

@@ -6,6 +6,7 @@ of a class there is none, and the wells themselves are to be shown. Frames and a
 out.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ def spearman_statistic(dose: Sequence[float], response: Sequence[float]) -> Stat
         return rank - (times * rank).sum(-1, keepdims=True) / times.sum(-1, keepdims=True)
 
     def statistic(at: np.ndarray) -> np.ndarray:
-        rows = at.reshape(-1, at.shape[-1])
+        rows = at.reshape(math.prod(at.shape[:-1]), at.shape[-1])
         times = np.zeros((len(rows), known.sum()))
         draw, well = np.nonzero(known[rows])
         np.add.at(times, (draw, number[rows[draw, well]]), 1)
@@ -134,13 +135,12 @@ def bootstrap(
     if not groups or min(map(len, groups)) < FEWEST or not np.isfinite(value):
         return Interval(value, None, None, wells)
     rng = np.random.default_rng(seed)
-    by_class = np.concatenate(groups)
-    of = np.repeat([len(group) for group in groups], [len(group) for group in groups])
-    first = np.searchsorted(codes[by_class], codes[by_class])
+    by_class, sizes = np.concatenate(groups), [len(group) for group in groups]
+    first, size = (np.repeat(of, sizes) for of in (np.cumsum(sizes) - sizes, sizes))
     found = []
     while (left := draws - sum(map(len, found))) > 0:
-        some = (min(left, max(1, AT_ONCE // wells)), wells)
-        found.append(statistic(by_class[first + rng.integers(of, size=some)]))
+        shape = (min(left, max(1, AT_ONCE // len(by_class))), len(by_class))
+        found.append(statistic(by_class[first + rng.integers(size, size=shape)]))
     low, high = np.nanpercentile(np.concatenate(found), [2.5, 97.5])
     return Interval(value, float(low), float(high), wells)
 
