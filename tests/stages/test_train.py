@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from plateglass import jobs
 from plateglass.contents import Contents
 from plateglass.models import cohort
+from plateglass.models.pool import Pool
 from plateglass.models.recipe import load_model
-from plateglass.stages import train
+from plateglass.stages import SCREEN, train
+from plateglass.wells import Job
 
 NETWORKS = (
     3 + 2 * 3 + 3 * 2
@@ -92,6 +95,30 @@ def test_a_killed_training_resumes_and_ends_the_same(trained, screen, tmp_path, 
             assert found.networks[name].state_dict()[key].equal(value), (name, key)
     for name, table in kept.items():
         pd.testing.assert_frame_equal(pd.read_parquet(trained / name), table)
+
+
+def test_where_fewer_cells_of_a_well_are_asked_for_they_are_drawn_from_all(screen, tmp_path):
+    job = Job("train", SCREEN, screen.project())
+    settings = job.config.train
+
+    def pool(name, most):
+        config = job.config.model_copy(
+            update={"train": settings.model_copy(update={"cells_per_well": most})}
+        )
+        train.collect(replace(job, project=replace(job.project, config=config)), tmp_path / name)
+        return Pool.open(tmp_path / name)
+
+    whole, few, again = pool("whole", None), pool("few", 3), pool("again", 3)
+    assert few.names == whole.names
+    first = []
+    for i, every in enumerate(whole.cells_of):
+        assert len(few.crops[i]) == min(3, len(every)) < len(every)
+        at = [every.tolist().index(cell) for cell in few.cells_of[i].tolist()]
+        for part in ("crops", "masks", "levels"):
+            assert np.array_equal(getattr(few, part)[i], getattr(whole, part)[i][at]), part
+        assert np.array_equal(again.cells_of[i], few.cells_of[i])
+        first.append(at == [0, 1, 2])
+    assert not all(first)
 
 
 def test_weights_are_null_at_chance():
