@@ -10,7 +10,9 @@ import yaml
 
 from plateglass import config, plates
 from plateglass.config import Config
+from plateglass.explain import gradcamo
 from plateglass.layouts.pattern import index
+from plateglass.models.recipe import load_model
 from plateglass.plates import COLUMNS
 
 ROOT = Path(__file__).parents[1]
@@ -134,6 +136,28 @@ def test_citation_names_the_three_papers():
         "2403.17615",
         "2412.02275",
     ]
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.M | re.S)
+
+
+def test_the_pages_code_finds_a_cells_pixels_and_explains_it(finished, monkeypatch):
+    """That of tables.md, and explain.md's on the crops of a screen."""
+    monkeypatch.chdir(finished.folder)
+    names = {}
+    for code in blocks("tables.md"):
+        exec(code, names)
+    assert names["image"].shape[0] == 3 and names["mask"].any()
+    row = finished.tables()["P1/cells.parquet"].query(
+        "Metadata_Well == 'B01' and Metadata_Site == 1 and Metadata_Cell == 5"
+    )
+    assert int(names["mask"].sum()) == row["Cells_AreaShape_Area"].item()
+    assert len(names["maps"]) == len(names["explained"]) == 2
+    model = load_model(finished.results / "screen/model").networks["seed0.final"]
+    exec(blocks("explain.md")[-1], found := {"gradcamo": gradcamo, "model": model})
+    assert len(found["audit"].score) == len(found["numbers"]) == found["cells"].max()
+    assert found["masks"].any((1, 2)).all()
 
 
 def promised():

@@ -49,8 +49,9 @@ def test_foot_says_what_made_it(job, html):
     assert "cells_per_well" in foot
 
 
-def test_methods_cite_what_they_name(html):
+def test_methods_cite_what_they_name_and_tell_what_was_done(html):
     text = html.split('id="methods-text"')[1].split("</div>")[0]
+    assert "out-of-fold (3 folds by well)" in text  # of four that were asked for
     cited = {int(n) for found in re.findall(r"\[([\d, ]+)\]", text) for n in found.split(",")}
     assert cited == set(range(1, text.count("<li>") + 1))
     for paper in ("2308.16637", "2403.17615", "2412.02275"):

@@ -96,7 +96,7 @@ def _network(config: Config, model: dict[str, Any], basis: Basis, cite: _Citatio
             f"In training the surroundings of a cell were {done} with probability "
             f"{train.surroundings.p:g}. "
         )
-    if train.surroundings.erased and how != "keep":
+    if train.surroundings.erased:
         text += (
             "Crops whose cell was erased were shown besides, with the classes' shares among the "
             "training wells as their target. "
@@ -106,8 +106,9 @@ def _network(config: Config, model: dict[str, Any], basis: Basis, cite: _Citatio
             f"Channels were dropped at random (p = {train.drop:g}; an addition of plateglass to the "
             "published method). "
         )
+    folds = {fold for wells in model["folds"].values() for fold in wells.values()}
     return (
-        f"{text}Values of training wells are out-of-fold ({train.folds} folds by well): no cell is "
+        f"{text}Values of training wells are out-of-fold ({len(folds)} folds by well): no cell is "
         "scored by a network that saw its well."
     )
 

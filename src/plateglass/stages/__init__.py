@@ -41,7 +41,7 @@ STAGES = {
         ),
         Stage("attribute", 1, "features", in_workers=("plateglass.prepare",)),
         Stage("aggregate", 2, "attribute", wells=False),
-        Stage("report", 3, "aggregate", wells=False),
+        Stage("report", 4, "aggregate", wells=False),
     )
 }
 SCREEN = "screen"  # stands for the plate in what concerns all plates
