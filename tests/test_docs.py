@@ -10,7 +10,6 @@ import yaml
 
 from plateglass import config, plates
 from plateglass.config import Config
-from plateglass.explain import gradcamo
 from plateglass.layouts.pattern import index
 from plateglass.models.recipe import load_model
 from plateglass.plates import COLUMNS
@@ -155,7 +154,7 @@ def test_the_pages_code_finds_a_cells_pixels_and_explains_it(finished, monkeypat
     assert int(names["mask"].sum()) == row["Cells_AreaShape_Area"].item()
     assert len(names["maps"]) == len(names["explained"]) == 2
     model = load_model(finished.results / "screen/model").networks["seed0.final"]
-    exec(blocks("explain.md")[-1], found := {"gradcamo": gradcamo, "model": model})
+    exec(blocks("explain.md")[-1], found := {"model": model})
     assert len(found["audit"].score) == len(found["numbers"]) == found["cells"].max()
     assert found["masks"].any((1, 2)).all()
 

@@ -9,8 +9,8 @@ from typing import Any
 import altair as alt
 from altair.utils.schemapi import debug_mode
 
-# Altair would hold each part of a chart to Vega-Lite's schema when it is made, and the whole again: half
-# of a report's time. Tests hold all charts to it.
+# Altair would hold each part of a chart to Vega-Lite's schema when it is made, and the whole again: a
+# seventh of a report's time. Tests hold the charts of four pages to it.
 unchecked = debug_mode(False)
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
