@@ -142,6 +142,19 @@ def test_nothing_and_lone_objects_stay_as_they_are():
     assert ns.join(apart, flows, 4, 0.15).max() == 2
 
 
+@pytest.mark.parametrize(("confidence", "kept"), [(0.0, 2), (0.8, 1), (3.5, 0)])
+def test_objects_whose_probability_is_low_on_average_are_dropped(confidence, kept):
+    """Two nuclei, whose logits are 3 and 0.5."""
+    y, x = np.mgrid[:80, :120]
+    truth = (np.hypot(y - 40, x - 30) < 14) + 2 * (np.hypot(y - 40, x - 90) < 14)
+    logit = np.array([-5, 3, 0.5], np.float32)[truth]
+    flows = ns.STEEPNESS * ns.dynamics.masks_to_flows_gpu(truth.astype(np.int32))[0]
+    model = ns.NucleiSmall(nuclei.SMALL, confidence=confidence)
+    found = model.masks(flows.astype(np.float32), logit, ns.DIAMETER, min_size=20)
+    assert ((found > 0) == ((truth > 0) & (truth <= kept))).all()
+    assert found.max() == kept
+
+
 def test_the_shipped_file_is_small():
     assert nuclei.SMALL.stat().st_size <= 3_000_000
 

@@ -159,6 +159,7 @@ class NucleiSmall:
     cellprob_threshold, flow_threshold : as in Cellpose (logit; mean squared error of the flows, 0 for
         no such check: it drops more good nuclei than bad ones here, and takes most of the time)
     parting : how far flows must part between neighbours that stay two, see :func:`join`
+    confidence : an object whose logits are lower on average is dropped; Cellpose has no such check
     min_size : px; smaller objects, and those under :data:`SPECK` of the typical nucleus' area, are
         dropped
     """
@@ -170,12 +171,14 @@ class NucleiSmall:
         cellprob_threshold: float = -0.15,
         flow_threshold: float = 0.0,
         parting: float = 0.15,
+        confidence: float = 0.8,
         min_size: int = 20,
     ):
         self.device = torch.device(device)
         self.cellprob_threshold = cellprob_threshold
         self.flow_threshold = flow_threshold
         self.parting = parting
+        self.confidence = confidence
         self.min_size = min_size
         self.network = read_network(path).to(self.device, memory_format=torch.channels_last).eval()
 
@@ -235,6 +238,8 @@ class NucleiSmall:
                 max_size_fraction=1.0,
             )
         labels = join(labels, flows, max(1, round(diameter / 6)), self.parting)
+        sums, areas = np.bincount(labels.ravel(), logit.ravel()), np.bincount(labels.ravel())
+        labels[(sums < self.confidence * areas)[labels]] = 0
         return utils.fill_holes_and_remove_small_masks(labels, min_size=min_size)
 
     @torch.inference_mode()

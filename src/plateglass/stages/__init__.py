@@ -28,7 +28,7 @@ STAGES = {
         Stage("ingest", 2, None, in_workers=("plateglass.stages.ingest",)),
         Stage(
             "segment",
-            2,
+            3,
             "ingest",
             in_workers=("plateglass.stages.segment", "plateglass.models.nuclei_small"),
         ),
